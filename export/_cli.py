@@ -1,0 +1,113 @@
+"""The command line that every format shares."""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+import timm
+
+from export import _flow
+from export.base import ExportOptions, Runtime
+from export.certificate import CertificateError
+from zoo.errors import ZooError
+from zoo.layers import LOWERINGS
+from zoo.models import check_name
+
+_REAL_IMAGES = 256
+
+
+def parser(runtime: Runtime) -> argparse.ArgumentParser:
+    """Return the options of every format; a format adds its own."""
+    name, suffix = f"python -m export.{runtime.name}", runtime.suffix
+    made = argparse.ArgumentParser(
+        prog=name,
+        description=f"Export a model to {runtime.title}, certified to compute what the model computes.",
+        epilog="Exit codes: 0 certified and written, 1 the artifact is wrong and was not kept, 2 bad input.",
+    )
+    made.add_argument("--model", required=True, help="a name listed by: python -m export --models")
+    made.add_argument("--output", type=Path, help=f"file to write (default: MODEL{suffix} in this folder)")
+    choices = "; ".join(f"{name}: {row.summary}" for name, row in LOWERINGS.items())
+    made.add_argument(
+        "--lowering", default="auto", help=f"auto: the cheapest of a dynamic batch (default); {choices}"
+    )
+    made.add_argument(
+        "--batch", default="dynamic", help="dynamic (default), or the one batch size of the artifact"
+    )
+    made.add_argument(
+        "--checkpoint", type=Path, help="safetensors file to load instead of the pretrained weights"
+    )
+    made.add_argument("--no-pretrained", action="store_true", help="random weights, to try things out")
+    made.add_argument("--num-classes", type=int, help="number of outputs (default: the model's)")
+    made.add_argument(
+        "--size", type=int, help="height and width of the input in pixels (default: the model's)"
+    )
+    made.add_argument(
+        "--data", type=Path, help=f"CIFAR-10 parquet folder: certify on {_REAL_IMAGES} test images too"
+    )
+    return made
+
+
+def main(runtime: Runtime, args: argparse.Namespace, **extra: int) -> int:
+    """Export what ``args`` ask for.
+
+    Args:
+        runtime: the format.
+        args: of :func:`parser`.
+        extra: further fields of :class:`ExportOptions` that the format has options for.
+
+    Returns:
+        The exit code: 0, or 1 for an artifact that failed its certificate.
+
+    Raises:
+        ZooError: bad input.
+    """
+    check_name(args.model)
+    config = timm.get_pretrained_cfg(args.model)
+    assert config is not None
+    size = config.input_size if args.size is None else (config.input_size[0], args.size, args.size)
+    options = ExportOptions(lowering=args.lowering, batch=_batch(args.batch), input_size=size, **extra)
+    path = args.output or Path(f"{args.model}{runtime.suffix}")
+    _flow.preflight(runtime, path, options)
+    pretrained = not args.no_pretrained and args.checkpoint is None
+    _check_classes(args.num_classes, config.num_classes if pretrained else None)
+
+    images = None if args.data is None else _real_images(args.data, size[1])
+    kwargs = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    model, weights = _flow.load_model(args.model, pretrained, args.checkpoint, **kwargs)
+    say = functools.partial(print, flush=True)
+    try:
+        _flow.export(runtime, model, path, options, images=images, weights=weights, say=say)
+    except CertificateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ZooError(
+            f"batch {text!r} is not a batch size; give a whole number from 1, or dynamic."
+        ) from None
+
+
+def _check_classes(asked: int | None, trained: int | None) -> None:
+    if asked is not None and asked < 1:
+        raise ZooError(f"{asked} classes are too few; give --num-classes a number from 1.")
+    if asked is not None and trained is not None and asked != trained:
+        raise ZooError(
+            f"the pretrained weights have {trained} classes, not {asked}; "
+            "give weights that fit with --checkpoint, or --no-pretrained for random ones."
+        )
+
+
+def _real_images(folder: Path, side: int) -> np.ndarray:
+    from zoo.training.augment import normalise
+    from zoo.training.data import load_cifar10
+
+    return normalise(load_cifar10("test", folder).images[:_REAL_IMAGES], side).numpy()

@@ -1,0 +1,118 @@
+"""onnxruntime sessions that run where they were asked to, or say why they cannot."""
+
+import contextlib
+import ctypes
+import functools
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+
+PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 keeps ten bits of the mantissa: fast, and far outside the tolerance of an fp32 certificate.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+    "tensorrt": ("TensorrtExecutionProvider", {}),
+}
+"""Our name of each provider, onnxruntime's, and its options."""
+
+_ERRORS_ONLY = 3
+
+
+def session(model: Path | bytes, provider: str = "cpu", threads: int | None = None) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` on exactly ``provider``.
+
+    Args:
+        model: a file, or the bytes of one.
+        provider: one of :data:`PROVIDERS`.
+        threads: of one operator; None leaves it to onnxruntime.
+
+    Raises:
+        ZooError: the provider cannot run here. onnxruntime itself would fall back to the CPU and go on.
+    """
+    if reason := _missing(provider):
+        raise ZooError(f"cannot run on {provider}: {reason}.")
+    import onnxruntime
+
+    name, settings = PROVIDERS[provider]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime announces its fall back
+        made = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=[(name, settings)]
+        )
+    if name not in made.get_providers():
+        raise ZooError(f"cannot run on {provider}: {_why_fell_back(provider)}.")
+    made.disable_fallback()
+    return made
+
+
+@functools.cache
+def available(provider: str = "cpu") -> str | None:
+    """Return None when a session on ``provider`` really runs here, otherwise the reason it cannot."""
+    if reason := _missing(provider):
+        return reason
+    import onnxruntime
+
+    # The reason below says what the log would; the log would say it in four lines of stack.
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        small = session(_doubling_model(), provider)
+        ran = small.run(None, {"x": np.ones((1, 1), np.float32)})[0].item() == 2
+    except ZooError as error:
+        return str(error).removeprefix(f"cannot run on {provider}: ").removesuffix(".")
+    except Exception as error:  # onnxruntime's own kinds, one for each way a device can fail
+        return f"a session fails: {str(error).strip().splitlines()[0]}"
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # its default
+    return None if ran else "a session computes 1 + 1 wrongly"
+
+
+def _missing(provider: str) -> str | None:
+    """Return what a session on ``provider`` would lack, as far as it shows before making one."""
+    if provider not in PROVIDERS:
+        return f"onnxruntime has no provider {provider!r} here; there are {', '.join(PROVIDERS)}"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"onnxruntime cannot be imported ({error})"
+    if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
+        return f"this build of onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider][0]}"
+    if provider == "cpu":
+        return None
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError as error:
+        return f"there is no NVIDIA driver ({error})"
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses; _why_fell_back says it
+            onnxruntime.preload_dlls()
+    return None
+
+
+def _why_fell_back(provider: str) -> str:
+    """Return why onnxruntime would not use ``provider``: most often a library that is not installed."""
+    import onnxruntime
+
+    # Its own attempt must have come first: the library is not made to be loaded by anyone else.
+    stem = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
+    try:
+        ctypes.CDLL(str(stem))
+    except OSError as error:
+        return f"{error}; pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries"
+    return "onnxruntime fell back to the CPU"
+
+
+def _doubling_model() -> bytes:
+    """Return an ONNX model that computes x + x."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", [x], [y])
+    opsets = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()

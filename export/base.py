@@ -1,0 +1,154 @@
+"""The small interface behind every format: what to export, and how one runtime does it.
+
+Rules for a runtime file:
+
+1. One file, one subclass of :class:`Runtime`, one row in :data:`RUNTIMES`.
+2. Frameworks are imported inside methods: a missing one costs nothing until it is used.
+3. What cannot work here is said by ``available``, in words: nothing is installed, nothing falls back.
+"""
+
+import importlib
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from zoo.errors import ZooError, nearest
+from zoo.layers import LOWERINGS, check_lowering
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Images (N, C, H, W), float32, to outputs (N, classes)."""
+
+RUNTIMES = {
+    "onnx": "export.onnx:OnnxRuntime",
+    "torchscript": "export.torchscript:TorchScript",
+}
+"""Name of each format, and the class that exports and runs it."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Everything that decides what an artifact is, apart from the model.
+
+    Args:
+        lowering: how the dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS`` or ``auto``.
+        batch: the one batch size the artifact takes, or None for any.
+        input_size: (channels, height, width) of one input; None means the model's own.
+        opset: ONNX operator set; other formats ignore it.
+
+    Raises:
+        ZooError: a value is out of range, or the lowering cannot serve the batch.
+    """
+
+    lowering: str = "auto"
+    batch: int | None = None
+    input_size: tuple[int, int, int] | None = None
+    opset: int = 18
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ZooError(f"batch {self.batch} is not a batch size; give a whole number from 1, or dynamic.")
+        if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
+            raise ZooError(f"input size {self.input_size} is not (channels, height, width), each at least 1.")
+        self._check_lowering()
+
+    def _check_lowering(self) -> None:
+        check_lowering(self.lowering)
+        if self.lowering == "auto":
+            return
+        able = LOWERINGS[self.lowering].batch
+        if able == "one" and self.batch != 1:
+            raise ZooError(
+                f"the lowering {self.lowering} is right at batch 1 only; ask for batch 1, or for auto."
+            )
+        if able == "frozen" and self.batch is None:
+            anything = ", ".join(["auto", *(name for name, row in LOWERINGS.items() if row.batch == "any")])
+            raise ZooError(
+                f"the lowering {self.lowering} freezes the batch size, so it cannot have a dynamic batch; "
+                f"fix the batch to a number, or take one of {anything}."
+            )
+
+
+class Runtime(ABC):
+    """One deployment format and the library that runs it.
+
+    Attributes:
+        name: the key in :data:`RUNTIMES`.
+        title: the format, for people.
+        suffix: of its files, with the dot.
+        packages: the distributions that write the format, then the one that runs it.
+        providers: what it may run on, in the order of the doctor's table.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    suffix: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    providers: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+
+    @abstractmethod
+    def available(self, provider: str = "cpu") -> str | None:
+        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
+
+    def check(self, options: ExportOptions) -> None:  # noqa: B027  (most formats take every option)
+        """Refuse options that this format cannot serve, before any work.
+
+        Raises:
+            ZooError: naming the option and what would do.
+        """
+
+    @abstractmethod
+    def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
+        """Write ``model``, lowered, on the CPU and in evaluation mode, to ``path``.
+
+        Raises:
+            ZooError: the framework cannot express the model.
+        """
+
+    @abstractmethod
+    def annotate(self, path: Path, metadata: dict[str, str]) -> None:
+        """Store ``metadata`` inside the artifact; its computation stays as it is."""
+
+    @abstractmethod
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return what :meth:`annotate` stored."""
+
+    @abstractmethod
+    def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
+        """Return the artifact as a function of numpy arrays.
+
+        Args:
+            path: an artifact of this format.
+            provider: one of ``providers``.
+            threads: how many threads an operator may use; None leaves it to the library.
+
+        Raises:
+            ZooError: the provider cannot run here; there is no silent fall back to another.
+        """
+
+
+def runtime(name: str) -> Runtime:
+    """Return the runtime called ``name``, importing its file but not its framework.
+
+    Raises:
+        ZooError: there is no such format.
+    """
+    if name not in RUNTIMES:
+        raise ZooError(f"unknown format {name!r}; there are {', '.join(RUNTIMES)}.{nearest(name, RUNTIMES)}")
+    module, _, attribute = RUNTIMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed distribution, or of its GPU build, or None."""
+    for name in (package, f"{package}-gpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,197 @@
+"""ONNX: ``python -m export.onnx --model resnet18_kw`` writes a certified ``resnet18_kw.onnx``.
+
+One file with its weights inside, input ``input`` (batch, channels, height, width), output ``logits``
+(batch, classes), and everything needed to use it in its metadata. Inside this file ``import onnx`` is the
+package of that name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from export import _cli, _flow, _onnxruntime
+from export.base import ExportOptions, Predict, Runtime
+from export.certificate import Certificate
+from export.parity import TRACE_BATCH
+from zoo.cli import run
+from zoo.errors import ZooError
+
+INPUT, OUTPUT = "input", "logits"
+
+OLDEST_OPSET = 18
+"""What torch's exporter writes; newer ones are converted from it."""
+
+NEWEST_OPSET = 25
+"""The last one that onnxscript converts to by itself."""
+
+
+class OnnxRuntime(Runtime):
+    """ONNX, run by onnxruntime."""
+
+    name: ClassVar[str] = "onnx"
+    title: ClassVar[str] = "ONNX"
+    suffix: ClassVar[str] = ".onnx"
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
+    providers: ClassVar[tuple[str, ...]] = tuple(_onnxruntime.PROVIDERS)
+
+    def available(self, provider: str = "cpu") -> str | None:
+        """Return None when a session on ``provider`` runs here, otherwise the reason it cannot."""
+        return _onnxruntime.available(provider)
+
+    def check(self, options: ExportOptions) -> None:
+        """Refuse an opset that cannot be written."""
+        newest = newest_opset()
+        if not OLDEST_OPSET <= options.opset <= newest:
+            raise ZooError(
+                f"opset {options.opset} cannot be written; give one from {OLDEST_OPSET} to {newest}."
+            )
+
+    def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
+        """Write ``model`` to ``path``, optimised and passed by the ONNX checker."""
+        import onnx
+
+        assert options.input_size is not None
+        example = torch.zeros(options.batch or TRACE_BATCH, *options.input_size)
+        axes = {0: torch.export.Dim("batch")} if options.batch is None else None
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=options.opset,
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
+        assert program is not None
+        _optimise(program)
+        proto = program.model_proto
+        written = {entry.domain: entry.version for entry in proto.opset_import}.get("")
+        if written != options.opset:
+            raise ZooError(f"the model cannot be converted to opset {options.opset}; opset {written} works.")
+        _forget_sources(proto)
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.save(proto, path)
+
+    def annotate(self, path: Path, metadata: dict[str, str]) -> None:
+        """Store ``metadata`` as the model's ``metadata_props``."""
+        import onnx
+
+        proto = onnx.load(path)
+        onnx.helper.set_model_props(proto, metadata)
+        onnx.checker.check_model(proto)
+        onnx.save(proto, path)
+
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return the model's ``metadata_props``."""
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+    def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
+        """Return a session on exactly ``provider`` as a function of arrays."""
+        session = _onnxruntime.session(path, provider, threads)
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            return session.run([OUTPUT], {INPUT: images})[0]
+
+        return predict
+
+
+def export(
+    model: nn.Module | str,
+    path: str | Path,
+    *,
+    opset: int = OLDEST_OPSET,
+    lowering: str = "auto",
+    batch: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    images: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Certificate:
+    """Write ``model`` as ONNX and certify it; the model itself is left as it is.
+
+    Args:
+        model: a module with one input (N, C, H, W) and one output (N, classes), or the name of one of the
+            zoo's models, which comes with its pretrained weights.
+        path: the file to write; its certificate goes beside it, as ``<file name>.certificate.json``.
+        opset: ONNX operator set.
+        lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS`` or ``auto``.
+        batch: None for a dynamic batch axis, or the one batch size of the artifact.
+        input_size: (channels, height, width); None takes it from the model's ``pretrained_cfg``.
+        images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.
+        class_names: names of the outputs; None takes them from the model's ``pretrained_cfg``.
+        metadata: further entries for the artifact's metadata; these win over the ones written by default.
+
+    Returns:
+        The certificate, passed.
+
+    Raises:
+        ZooError: an argument is wrong, or the model cannot be expressed in ONNX.
+        CertificateError: the artifact computes something else than the model; no file is written, and what
+            stood at ``path`` stays.
+    """
+    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, opset=opset)
+    return _flow.export(OnnxRuntime(), model, path, options, images, class_names, metadata)
+
+
+def newest_opset() -> int:
+    """Return the newest opset that the installed packages can write."""
+    import onnx
+
+    return min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
+
+
+def _optimise(program: torch.onnx.ONNXProgram) -> None:
+    """Run torch's own optimisation after clearing away what it is slow at.
+
+    Its pattern matching tries every rule on every node, and nine in ten nodes of a fresh export are constants
+    or dead: without this, the same graph takes five times as long.
+    """
+    import onnxscript.optimizer
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    onnxscript.optimizer.inline(program.model)
+    onnxscript.optimizer.fold_constants_ir(program.model)
+    onnxscript.optimizer.remove_unused_nodes(program.model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(program.model)
+    program.optimize()
+
+
+def _forget_sources(proto: Any) -> None:
+    """Drop the stack traces torch leaves on every node: they double small files and name local folders."""
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for item in (*nodes, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the first line of what caused ``error`` in the first place."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    runtime = OnnxRuntime()
+    parser = _cli.parser(runtime)
+    parser.add_argument(
+        "--opset", type=int, default=OLDEST_OPSET, help=f"ONNX operator set (default: {OLDEST_OPSET})"
+    )
+    args = parser.parse_args(argv)
+    return _cli.main(runtime, args, opset=args.opset)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

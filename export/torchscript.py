@@ -1,0 +1,125 @@
+"""TorchScript: ``python -m export.torchscript --model resnet18_kw`` writes a certified ``resnet18_kw.pt``.
+
+The model is traced, frozen (batch normalisation folds into the convolutions) and certified; it needs torch to
+run, from Python or from C++, and none of this project's code.
+"""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from export import _cli, _flow
+from export.base import ExportOptions, Predict, Runtime
+from export.certificate import Certificate
+from export.parity import TRACE_BATCH, to_tensor
+from zoo.cli import run
+from zoo.errors import ZooError
+
+_METADATA = "metadata.json"
+
+
+class TorchScript(Runtime):
+    """Traced and frozen TorchScript, run by torch."""
+
+    name: ClassVar[str] = "torchscript"
+    title: ClassVar[str] = "TorchScript"
+    suffix: ClassVar[str] = ".pt"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def available(self, provider: str = "cpu") -> str | None:
+        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
+        if provider not in self.providers:
+            return f"TorchScript has no provider {provider!r}; it has {' and '.join(self.providers)}"
+        if provider == "cuda" and not torch.cuda.is_available():
+            return "torch finds no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+        return None
+
+    def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
+        """Trace ``model`` and write it frozen to ``path``."""
+        assert options.input_size is not None
+        # Unlike any input of the certificate, and of the batch that a frozen lowering is frozen to.
+        example = torch.linspace(-1, 1, (options.batch or TRACE_BATCH) * _count(options.input_size))
+        with _quiet(), torch.no_grad():
+            try:
+                traced = torch.jit.trace(
+                    model, example.reshape(-1, *options.input_size), check_trace=False, strict=False
+                )
+            except RuntimeError as error:
+                raise ZooError(
+                    f"torch.jit.trace cannot express the model: {str(error).splitlines()[0]}"
+                ) from error
+            torch.jit.freeze(traced).save(str(path))
+
+    def annotate(self, path: Path, metadata: dict[str, str]) -> None:
+        """Store ``metadata`` as the extra file ``metadata.json``."""
+        with _quiet():
+            module = torch.jit.load(str(path))
+            torch.jit.save(module, str(path), _extra_files={_METADATA: json.dumps(metadata)})
+
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return what :meth:`annotate` stored."""
+        files = {_METADATA: ""}
+        with _quiet():
+            torch.jit.load(str(path), _extra_files=files)
+        return json.loads(files[_METADATA]) if files[_METADATA] else {}
+
+    def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
+        """Return the artifact as a function of arrays; ``threads`` holds for torch in the whole process."""
+        if reason := self.available(provider):
+            raise ZooError(f"cannot run {path} on {provider}: {reason}.")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        with _quiet():
+            module = torch.jit.load(str(path), map_location=provider)
+
+        @torch.inference_mode()
+        def predict(images: np.ndarray) -> np.ndarray:
+            return module(to_tensor(images).to(provider)).cpu().numpy()
+
+        return predict
+
+
+def export(
+    model: nn.Module | str,
+    path: str | Path,
+    *,
+    lowering: str = "auto",
+    batch: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    images: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Certificate:
+    """Write ``model`` as TorchScript; arguments, result and errors as for :func:`export.onnx.export`."""
+    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size)
+    return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hush the advice to leave TorchScript, and the tracer: what it warns of, the certificate measures."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        yield
+
+
+def _count(size: tuple[int, ...]) -> int:
+    return int(np.prod(size))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    runtime = TorchScript()
+    return _cli.main(runtime, _cli.parser(runtime).parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

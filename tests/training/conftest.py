@@ -1,0 +1,79 @@
+"""Small stand-ins for what training needs: images, parquet files and networks that learn in a blink."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import timm
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from timm.models.resnet import BasicBlock, ResNet
+
+from zoo.models import BACKBONES, Backbone, register
+from zoo.pretrained import CIFAR10_CLASSES
+from zoo.training.data import Split
+from zoo.training.recipe import Recipe
+
+from .helpers import WriteParquet, encode, make_images
+
+_TINY = Backbone(
+    build=ResNet,
+    args={"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4},
+    shrink_stem=BACKBONES["resnet10"].shrink_stem,
+    first_conv="conv1",
+    classifier="fc",
+    stages=("layer1", "layer2", "layer3", "layer4"),
+    paper="arXiv:1512.03385",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_cpu_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train on the CPU, and let each test set accelerate up anew."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+@pytest.fixture
+def tiny_models() -> None:
+    """Register ``testnet_static`` and ``testnet_kw``, a ResNet of a few thousand parameters and its twin."""
+    for family in ("static", "kw"):
+        if not timm.is_model(f"testnet_{family}"):
+            register(f"testnet_{family}", _TINY, family)
+
+
+@pytest.fixture
+def split() -> Split:
+    """64 images whose label can be read off their brightness."""
+    labels = torch.arange(64) % 10
+    images = (make_images(64).float() * 0.2 + labels.view(-1, 1, 1, 1) * 20).to(torch.uint8)
+    return Split(images, labels, CIFAR10_CLASSES, "made for a test", "0" * 64)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Three short epochs in two sizes."""
+    return Recipe("testnet_static", phases=((16, 2), (32, 1)), batch_size=16, lr=1e-2, ema_decay=0.9)
+
+
+@pytest.fixture
+def write_parquet(tmp_path: Path) -> WriteParquet:
+    """Return a function that writes a parquet file in the Hugging Face layout and returns its folder."""
+
+    def write(name: str = "train.parquet", images: list | None = None, labels: list | None = None) -> Path:
+        if images is None:
+            images = [encode(image.permute(1, 2, 0).numpy()) for image in make_images(4)]
+        labels = list(range(len(images))) if labels is None else labels
+        rows = [{"bytes": data, "path": None} for data in images]
+        struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        table = pyarrow.table({"img": pyarrow.array(rows, struct), "label": pyarrow.array(labels, pyarrow.int64())})
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table, path)
+        return tmp_path / "data"
+
+    return write

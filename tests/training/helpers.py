@@ -1,0 +1,27 @@
+"""Images made on the spot, and the bytes they are stored as."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+from torch import nn
+
+#: The fixture ``write_parquet``: (file name, images, labels), each optional, to the folder of the file.
+WriteParquet = Callable[..., Path]
+
+
+def make_images(count: int, seed: int = 0) -> torch.Tensor:
+    """Return (count, 3, 32, 32) uint8: smooth colour fields, so that resampling has something to get right."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    return nn.functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+
+
+def encode(pixels: numpy.ndarray) -> bytes:
+    """Return an image (H, W, 3) as PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()

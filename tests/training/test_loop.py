@@ -1,0 +1,162 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo.errors import ZooError
+from zoo.training import checkpoint, loop
+from zoo.training.data import Split
+from zoo.training.loop import train
+from zoo.training.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+Run = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture
+def run(recipe: Recipe, split: Split, tmp_path: Path) -> Run:
+    """Return a function that trains in a subfolder and returns all tensors of the checkpoint."""
+
+    def go(folder: str = "run", **options: Any) -> dict[str, Tensor]:
+        run_dir = tmp_path / folder
+        run_dir.mkdir(exist_ok=True)
+        used = dataclasses.replace(recipe, **options.pop("recipe", {}))
+        torch.manual_seed(used.seed)
+        train(used, zoo.create_model(used.model), split, run_dir, **options)
+        return {
+            prefix + name: value
+            for prefix in ("model.", "ema.", "optimizer.")
+            for name, value in checkpoint._open(run_dir, prefix)[1].items()
+        }
+
+    return go
+
+
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / loop.LOG).read_text().splitlines()]
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_log_and_printed_lines(run: Run, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(test=split)
+    log = read_log(tmp_path / "run")
+    assert [(line["epoch"], line["size"], "top1" in line) for line in log] == [
+        (1, 16, False),
+        (2, 16, True),
+        (3, 32, True),
+    ]
+    assert {"loss", "train_top1", "images_per_second", "seconds", "lr", "memory_mb"} <= log[0].keys()
+    assert "epoch 3/3 at 32px, loss" in capsys.readouterr().out
+
+
+def test_learns(run: Run, tmp_path: Path, split: Split) -> None:
+    run(recipe={"phases": ((16, 25),), "label_smoothing": 0.0}, test=split)
+    log = read_log(tmp_path / "run")
+    assert log[-1]["loss"] < 0.75 * log[0]["loss"]
+    assert log[-1]["top1"] > 30
+
+
+def test_same_seed_same_weights(run: Run) -> None:
+    first = run("a")
+    assert same(first, run("b"))
+    assert not same(first, run("c", recipe={"seed": 1}))
+
+
+@pytest.mark.parametrize("model", ["testnet_static", "testnet_kw"])
+def test_resumed_is_uninterrupted(
+    run: Run, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    changes = {"model": model, "images_per_epoch": 48}
+    whole = run("whole", recipe=changes)
+    update, calls = loop._Run.update, []
+
+    def killed_in_the_second_epoch(self: loop._Run, *args: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Run, "update", killed_in_the_second_epoch)
+        run("cut", recipe=changes)
+    # What a kill at the worst moment leaves behind: a torn line and half a checkpoint.
+    with (tmp_path / "cut" / loop.LOG).open("a") as log:
+        log.write('{"epoch": 2, "lo')
+    (tmp_path / "cut" / ".checkpoint.abc.safetensors").write_bytes(b"half")
+    assert checkpoint.read_progress(tmp_path / "cut").epoch == 1
+
+    assert same(whole, run("cut", recipe=changes, resume=True))
+    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [checkpoint.FILE, loop.LOG]
+    logs = [read_log(tmp_path / folder) for folder in ("whole", "cut")]
+    assert [[line["loss"] for line in log] for log in logs][0] == [line["loss"] for line in logs[1]]
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Run) -> None:
+    assert same(run(), run(resume=True))
+
+
+def test_learning_rate_warms_up_and_falls_to_zero(run: Run, tmp_path: Path) -> None:
+    run(recipe={"phases": ((16, 10),), "warmup": 0.2})
+    rates = [line["lr"] for line in read_log(tmp_path / "run")]
+    assert rates[0] < rates[1]
+    assert max(rates) == pytest.approx(1e-2, rel=0.1)
+    assert rates[-1] < 1e-3 * 0.2
+
+
+def test_an_epoch_is_a_fresh_random_subset(recipe: Recipe, split: Split, tmp_path: Path) -> None:
+    short = dataclasses.replace(recipe, images_per_epoch=32)
+    started = loop._Run(short, zoo.create_model(recipe.model), split, tmp_path, checkpoint.Progress(short))
+    epochs = [torch.cat([rows for rows, _ in started.batches(epoch)]).tolist() for epoch in (0, 1)]
+    assert [len(set(rows)) for rows in epochs] == [32, 32]
+    assert set(epochs[0]) != set(epochs[1])
+
+
+def test_evaluation_every_epoch(run: Run, split: Split, tmp_path: Path) -> None:
+    run(test=split, eval_every=1)
+    assert all("top1" in line for line in read_log(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images_per_epoch": 65}, "images_per_epoch is 65, but the data has only 64 images"),
+        ({"batch_size": 65}, "batch_size 65 exceeds the 64 images of an epoch"),
+        ({"optimizer": "adamv"}, r"there is no optimizer 'adamv'\. Did you mean adam"),
+    ],
+)
+def test_recipe_that_does_not_fit(run: Run, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        run(recipe=changes)
+
+
+def test_batch_that_does_not_split(recipe: Recipe, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    monkeypatch.setattr(accelerate.Accelerator, "num_processes", 3)
+    with pytest.raises(ZooError, match="batch_size 16 cannot be split evenly over 3 processes"):
+        train(recipe, nn.Linear(1, 1), split, Path())
+
+
+def test_divergence_keeps_the_last_good_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, calls = loop._Run.update, []
+
+    def diverging(self: loop._Run, *args: Any) -> Tensor:
+        calls.append(1)
+        return update(self, *args) * (float("nan") if len(calls) > 4 else 1)
+
+    monkeypatch.setattr(loop._Run, "update", diverging)
+    with pytest.raises(ZooError, match="the loss became nan in epoch 2; start anew with a lower --lr"):
+        run()
+    assert checkpoint.read_progress(tmp_path / "run").epoch == 1

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from zoo.errors import ZooError
+from zoo.training.augment import Augmentation
+from zoo.training.recipe import Recipe, parse_phases
+
+
+def test_round_trip_through_json() -> None:
+    recipe = Recipe(
+        "resnet18_kw",
+        phases=((16, 3), (32, 2)),
+        images_per_epoch=1000,
+        clip_grad=None,
+        warm_start="static.safetensors",
+        augmentation=Augmentation(vflip=False, scale=(0.9, 1.1)),
+    )
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_sizes_spell_the_phases_out() -> None:
+    assert Recipe("m", phases=((16, 2), (32, 1))).sizes == (16, 16, 32)
+
+
+def test_phases_are_read() -> None:
+    assert parse_phases(["16:4", "32:1"]) == ((16, 4), (32, 1))
+
+
+@pytest.mark.parametrize("word", ["16", "16:", ":4", "a:4", "16:-1", "16:4:2", ""])
+def test_a_word_that_is_no_phase(word: str) -> None:
+    with pytest.raises(ZooError, match=r"is not a phase; write SIZE:EPOCHS"):
+        parse_phases([word])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("phases", ()),
+        ("phases", ((4, 1),)),
+        ("phases", ((32, 0),)),
+        ("batch_size", 0),
+        ("images_per_epoch", 0),
+        ("threads", 0),
+        ("warmup", 1.0),
+        ("label_smoothing", -0.1),
+        ("ema_decay", 1.0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("weight_decay", -1.0),
+        ("weight_decay", float("inf")),
+        ("clip_grad", 0.0),
+        ("seed", -1),
+        ("amp", "fp16"),
+    ],
+)
+def test_values_out_of_range(field: str, value: object) -> None:
+    with pytest.raises(ZooError, match=f"^{field} is .*; it must be"):
+        Recipe("m", **{field: value})

@@ -1,0 +1,89 @@
+"""Measure models on the 10,000 test images of CIFAR-10 and keep the figures in the weights manifest.
+
+python -m zoo.evaluate --model resnet18_kw
+python -m zoo.evaluate --model "resnet18_*" "resnet10_*" --rotations
+python -m zoo.evaluate --model resnet18_kw --checkpoint runs/resnet18_kw/checkpoint.safetensors
+"""
+
+import argparse
+import fnmatch
+import sys
+from collections.abc import Sequence
+
+import zoo
+from zoo import cli
+from zoo.errors import ZooError
+from zoo.pretrained import manifest_entry, record_figures
+from zoo.training.checkpoint import load_weights
+from zoo.training.data import load_cifar10
+from zoo.training.evaluate import figures, place, table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    names = expand(options.model)
+    if options.checkpoint and len(names) != 1:
+        raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
+    if options.batch_size < 1:
+        raise ZooError(f"--batch-size is {options.batch_size}; it must be at least 1.")
+    # All of them are built before the first is measured: a wrong name costs a second, not an hour.
+    models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
+    if options.checkpoint:
+        load_weights(models[0], options.checkpoint)
+    test = load_cifar10("test", options.data)
+    rows = []
+    for name, model in zip(names, models, strict=True):
+        found = figures(
+            place(model),
+            test,
+            options.data_note,
+            rotations=options.rotations,
+            batch_size=options.batch_size,
+        )
+        rows.append((name, found))
+        if options.checkpoint is None and not options.no_write:
+            record_figures(name, found)
+    print(table(rows))
+    return 0
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """Return the models that the patterns name; a pattern with wildcards means those that have weights.
+
+    Raises:
+        ZooError: nothing matches a pattern.
+    """
+    names: list[str] = []
+    for pattern in patterns:
+        if set(pattern).isdisjoint("*?["):
+            found = [pattern]
+        else:
+            found = [name for name in fnmatch.filter(zoo.list_models(), pattern) if manifest_entry(name)]
+            if not found:
+                raise ZooError(f"no model with trained weights matches {pattern!r}.")
+        names += [name for name in found if name not in names]
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m zoo.evaluate", description="Measure models on the test images of CIFAR-10."
+    )
+    add = parser.add_argument
+    add("--model", nargs="+", required=True, metavar="NAME", help='names or patterns, such as "resnet18_*"')
+    add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
+    add("--data-note", metavar="TEXT", help="kept beside the source of the data in the manifest")
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="safetensors file, or a run's checkpoint, in place of the weights",
+    )
+    add("--rotations", action="store_true", help="also measure against the angle of rotation")
+    add("--batch-size", type=int, default=250, metavar="N", help="images a forward pass (default: 250)")
+    add("--no-write", action="store_true", help="leave the manifest as it is")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

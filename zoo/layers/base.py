@@ -1,0 +1,227 @@
+"""The equation every dynamic convolution here obeys: ``kernels = mixing x basis``."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ZooError, nearest
+from zoo.layers import lowerings
+from zoo.layers.geometry import as_pair, padding_of
+from zoo.layers.lowerings import LOWERINGS
+
+
+class DynamicConv2d(nn.Module):
+    """A convolution whose kernels are made anew for every sample of the batch.
+
+    From the input's context ``g`` (its global average) a family computes two factors whose product is the
+    kernels of that sample; one of them often does not depend on the sample, which is what makes the
+    lowerings cheap (see :mod:`zoo.layers.lowerings`). A family subclasses this, names its
+    ``sample_factor``, registers its parameters and implements :meth:`factors`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode:
+            as for ``nn.Conv2d``; ``padding_mode`` must be ``"zeros"``.
+        terms: M, the length of the axis the two factors share.
+
+    Shapes:
+        input ``(N, in_channels, H, W)``, output ``(N, out_channels, Ho, Wo)`` as for ``nn.Conv2d``.
+
+    Raises:
+        ZooError: sizes that are not positive, groups that do not divide the channels, a padding mode other
+            than zeros, or ``padding="same"`` with a stride.
+    """
+
+    #: Which factor depends on the sample: ``"mixing"``, ``"basis"`` or ``"both"``.
+    sample_factor: Literal["mixing", "basis", "both"] = "both"
+    #: Parameters that weight decay should leave alone.
+    no_weight_decay_names: tuple[str, ...] = ()
+    __constants__ = ("dilation", "groups", "kernel_size", "sample_factor", "stride")
+
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        terms: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
+            if value < 1:
+                raise ZooError(f"{name} must be at least 1, not {value}.")
+        if in_channels % groups or out_channels % groups:
+            raise ZooError(
+                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}."
+            )
+        if padding_mode != "zeros":
+            raise ZooError(f"padding_mode={padding_mode!r} is not supported; use 'zeros' or pad before the layer.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = as_pair("kernel_size", kernel_size, minimum=1)
+        self.stride = as_pair("stride", stride, minimum=1)
+        self.dilation = as_pair("dilation", dilation, minimum=1)
+        self.padding = padding
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.terms = terms
+        # left, right, top, bottom: the order of F.pad
+        self._pad = padding_of(padding, self.kernel_size, self.stride, self.dilation)
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.lowering = self.auto_lowering()
+        self.shared_context = False
+
+    def context(self, x: Tensor) -> Tensor:
+        """Summarise x (N, I, H, W) as its global average (N, I)."""
+        return x.mean(dim=(2, 3))
+
+    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute ``mixing`` (N or 1, O, M, I/G) and ``basis`` (N or 1, M, kh*kw) from context (N, I).
+
+        A leading 1 means that the factor does not depend on the sample; a basis of ``None`` means the
+        identity (M = kh*kw).
+        """
+        raise NotImplementedError
+
+    def kernels(self, context: Tensor) -> Tensor:
+        """Compute the kernels (N, O, I/G, kh, kw) for context (N, I), laid out as ``nn.Conv2d.weight``."""
+        mixing, basis = self.factors(context)
+        kernels = lowerings.to_conv_weight(lowerings.compose(mixing, basis), self.kernel_size)
+        return kernels.expand(context.shape[0], -1, -1, -1, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve every sample of x with its own kernels."""
+        context = self.context(x)
+        shared = self.shared_context and self.training
+        if shared:
+            context = context.mean(dim=0, keepdim=True)
+        elif self.lowering == "single":
+            torch._assert(x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more")
+        mixing, basis = self.factors(context)
+        x = F.pad(x, self._pad)
+        size, stride, dilation, groups = self.kernel_size, self.stride, self.dilation, self.groups
+        if self.lowering == "contract" and not shared:
+            y = lowerings.contract(x, mixing, basis, self.sample_factor, size, stride, dilation, groups)
+        else:
+            kernels = lowerings.compose(mixing, basis)
+            if shared or self.lowering == "single":
+                y = lowerings.shared(x, kernels, size, stride, dilation, groups)
+            elif self.lowering == "grouped":
+                y = lowerings.grouped(x, kernels, size, stride, dilation, groups)
+            else:
+                y = lowerings.unfold(x, kernels, size, stride, dilation, groups)
+        bias = self.bias
+        if bias is not None:
+            y = y + bias.view(1, -1, 1, 1)
+        return y
+
+    @torch.jit.unused
+    def auto_lowering(self) -> str:
+        """Return the cheapest lowering that works at every batch size: contract while M < kh*kw."""
+        return "contract" if self.terms < self.kernel_size[0] * self.kernel_size[1] else "unfold"
+
+    @torch.jit.unused
+    def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
+        """Make the layer compute the static convolution ``weight`` (O, I/G, kh, kw), ``bias`` (O).
+
+        Returns:
+            The relative error (Frobenius) of the kernels it starts with; 0 where the family can hold any
+            static kernel.
+
+        Raises:
+            ZooError: the family has no parameters that could hold a static kernel.
+        """
+        raise ZooError(f"{type(self).__name__} cannot start from static kernels; train it from scratch.")
+
+    @torch.jit.unused
+    def scale_to_he_(self, parameter: Tensor) -> None:
+        """Scale a parameter the kernels are linear in so that they have He et al.'s variance, 2 / fan_in.
+
+        Every family initialises through this, so activations keep their scale whatever makes the kernels
+        (Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852).
+        """
+        with torch.no_grad():
+            neutral = torch.zeros(1, self.in_channels, device=parameter.device, dtype=parameter.dtype)
+            kernels = self.kernels(neutral)
+            wanted = 2.0 / kernels[0, 0].numel()
+            parameter.mul_((wanted / kernels.square().mean()).sqrt())
+
+    @torch.jit.unused
+    def balance_mean_(self, parameter: Tensor, dim: int) -> None:
+        """Scale the mean over the kernel's positions to its fair share, 1 / (kh*kw) of the kernels' energy.
+
+        A static convolution gets that share by the law of large numbers. A family that makes all its kernels
+        of a few basis kernels does not, and after a ReLU the mean is where most of the signal is.
+        ``parameter`` is one the kernels are linear in, with the kernel's positions along ``dim``.
+        """
+        with torch.no_grad():
+            neutral = torch.zeros(1, self.in_channels, device=parameter.device, dtype=parameter.dtype)
+            kernels = self.kernels(neutral).flatten(3)
+            positions = kernels.shape[3]
+            if positions == 1:
+                return
+            mean = kernels.mean(dim=3, keepdim=True)
+            share = (kernels - mean).square().sum() / (positions - 1)
+            average = parameter.mean(dim=dim, keepdim=True)
+            parameter.add_(average * ((share / (positions * mean.square().sum())).sqrt() - 1))
+
+    @torch.jit.unused
+    def extra_repr(self) -> str:
+        """Show the convolution as ``nn.Conv2d`` does, then the lowering."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in {"padding": 0, "dilation": (1, 1), "groups": 1}.items():
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)!r}"
+        if self.bias is None:
+            text += ", bias=False"
+        return f"{text}, terms={self.terms}, lowering={self.lowering!r}"
+
+
+def set_lowering(model: nn.Module, name: str) -> nn.Module:
+    """Choose how every dynamic convolution of a model is computed; the numbers stay the same.
+
+    Args:
+        model: any module; changed in place and returned.
+        name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice.
+
+    Raises:
+        ZooError: an unknown name.
+    """
+    check_lowering(name)
+    for module in model.modules():
+        if isinstance(module, DynamicConv2d):
+            module.lowering = module.auto_lowering() if name == "auto" else name
+    return model
+
+
+def share_context(model: nn.Module, shared: bool) -> nn.Module:
+    """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
+
+    Kernels made once a batch train at nearly the static twin's speed, which makes a cheap first part of a
+    run. It acts in training mode alone: in eval mode every sample has its own kernels.
+    """
+    for module in model.modules():
+        if isinstance(module, DynamicConv2d):
+            module.shared_context = shared
+    return model
+
+
+def check_lowering(name: str) -> None:
+    """Raise a :class:`ZooError` unless ``name`` is ``"auto"`` or in ``LOWERINGS``."""
+    known = ("auto", *LOWERINGS)
+    if name not in known:
+        raise ZooError(f"unknown lowering {name!r}; choose from {', '.join(known)}.{nearest(name, known)}")

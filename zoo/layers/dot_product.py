@@ -1,0 +1,93 @@
+"""Dot-product kernels: attention over a small bank of kernels that all channel pairs share."""
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.layers.base import DynamicConv2d
+
+
+class DotProductConv2d(DynamicConv2d):
+    """Let every pair of channels attend, given the image's context, to a bank of M kernels.
+
+        q[n,o,i]   = in_queries[i] * out_queries[o] * reduce(g[n])
+        K[n,o,i,:] = softmax_m(q[n,o,i] . keys[m] / sqrt(D)) @ bank
+
+    This is attention with the bank as values: the mixing depends on the sample, the basis is static.
+    The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a
+    static convolution's multiplies.
+
+    Args:
+        in_channels ... padding_mode: as for ``nn.Conv2d``.
+        bank_size: M, the number of kernels in the bank.
+        key_dim: D, the length of queries and keys.
+
+    Parameters:
+        bank (M, kh*kw), keys (M, D), in_queries (I/G, D), out_queries (O, D), reduce ``Linear(I, D)``,
+        bias (O).
+
+    Raises:
+        ZooError: see :class:`DynamicConv2d`; a ``bank_size`` or ``key_dim`` below 1.
+    """
+
+    sample_factor = "mixing"
+    no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        bank_size: int = 4,
+        key_dim: int = 8,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        for name, value in {"bank_size": bank_size, "key_dim": key_dim}.items():
+            if value < 1:
+                raise ZooError(f"{name} must be at least 1, not {value}.")
+        like = {"device": device, "dtype": dtype}
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            terms=bank_size, **like,
+        )  # fmt: skip
+        self.bank_size = bank_size
+        self.key_dim = key_dim
+        self.bank = nn.Parameter(torch.empty(bank_size, self.kernel_size[0] * self.kernel_size[1], **like))
+        self.keys = nn.Parameter(torch.empty(bank_size, key_dim, **like))
+        self.in_queries = nn.Parameter(torch.empty(in_channels // groups, key_dim, **like))
+        self.out_queries = nn.Parameter(torch.empty(out_channels, key_dim, **like))
+        self.reduce = nn.Linear(in_channels, key_dim, **like)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with logits of unit variance, a bank without a common kernel, and He's variance."""
+        nn.init.normal_(self.bank)
+        nn.init.normal_(self.in_queries)
+        nn.init.normal_(self.out_queries)
+        # Keys of one length: a longer one would draw the attention of every pair of channels alike.
+        nn.init.orthogonal_(self.keys, gain=self.key_dim**0.5)
+        # The sample moves the logits a little at first; a louder start lets strong inputs feed on themselves.
+        nn.init.normal_(self.reduce.weight, std=0.05 * self.in_channels**-0.5)
+        nn.init.ones_(self.reduce.bias)
+        with torch.no_grad():
+            # A kernel common to the whole bank would reach every output alike and drown the differences.
+            if self.bank_size > 1:
+                self.bank -= self.bank.mean(dim=0)
+        self.balance_mean_(self.bank, dim=1)
+        self.scale_to_he_(self.bank)
+
+    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sample's attention as mixing (N, O, M, I/G) and the bank as basis (1, M, kh*kw)."""
+        # out_queries * keys is independent of the sample, so an exporter folds it to one (O*M, D) constant.
+        static = self.out_queries.unsqueeze(1) * self.keys.unsqueeze(0) * self.key_dim**-0.5
+        sample = self.reduce(context).unsqueeze(2) * self.in_queries.t()
+        logits = (static.flatten(0, 1) @ sample).unflatten(1, (self.out_channels, self.bank_size))
+        return logits.softmax(dim=2), self.bank.unsqueeze(0)

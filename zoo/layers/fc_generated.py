@@ -1,0 +1,104 @@
+"""FC-generated kernels: a small network turns kernel embeddings and the context into kernels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.layers.base import DynamicConv2d
+
+
+class FCGeneratedConv2d(DynamicConv2d):
+    """Generate each kernel from its own embedding, gated by the image's context.
+
+        K[n,o,i,:] = project(widen(embedding[o,i]) * sigmoid(gate(g[n])))
+
+    Everything after the gate is linear in the embedding, so the kernels factor: the embedding is a static
+    mixing and ``project(widen_v * sigmoid(gate(g)))`` a basis of V kernels a sample, whatever the hidden
+    width. A convolution then takes V / (kh*kw) of a static one's multiplies. ``widen`` and ``project`` have
+    no bias: each would be one more term, and an embedding column can learn to be constant.
+
+    Args:
+        in_channels ... padding_mode: as for ``nn.Conv2d``.
+        embedding_dim: V, the length of each kernel's embedding.
+        hidden_dim: H, the width at which embedding and context meet; costs nothing once deployed.
+
+    Parameters:
+        embedding (O, V, I/G), widen ``Linear(V, H)``, gate ``Linear(I, H)``, project ``Linear(H, kh*kw)``,
+        bias (O).
+
+    Raises:
+        ZooError: see :class:`DynamicConv2d`; an ``embedding_dim`` or ``hidden_dim`` below 1.
+    """
+
+    sample_factor = "basis"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        embedding_dim: int = 4,
+        hidden_dim: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        for name, value in {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim}.items():
+            if value < 1:
+                raise ZooError(f"{name} must be at least 1, not {value}.")
+        like = {"device": device, "dtype": dtype}
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            terms=embedding_dim, **like,
+        )  # fmt: skip
+        self.embedding_dim = embedding_dim
+        self.hidden_dim = hidden_dim
+        self.embedding = nn.Parameter(torch.empty(out_channels, embedding_dim, in_channels // groups, **like))
+        self.widen = nn.Linear(embedding_dim, hidden_dim, bias=False, **like)
+        self.gate = nn.Linear(in_channels, hidden_dim, **like)
+        self.project = nn.Linear(hidden_dim, self.kernel_size[0] * self.kernel_size[1], bias=False, **like)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with gates near 1/2 and kernels of He's variance."""
+        nn.init.normal_(self.embedding)
+        # The sample moves the gates a little at first; a louder start lets strong inputs feed on themselves.
+        nn.init.normal_(self.gate.weight, std=0.2 * self.in_channels**-0.5)
+        nn.init.zeros_(self.gate.bias)
+        self.balance_mean_(self.project.weight, dim=0)
+        self.scale_to_he_(self.embedding)
+
+    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the static mixing (1, O, V, I/G) and the sample's basis (N, V, kh*kw)."""
+        gates = self.gate(context).sigmoid()
+        # (V, 1, H) * (1, kh*kw, H): independent of the sample, so an exporter folds it to a constant.
+        pairs = self.widen.weight.t().unsqueeze(1) * self.project.weight.unsqueeze(0)
+        basis = F.linear(gates, pairs.flatten(0, 1)).unflatten(1, (self.embedding_dim, -1))
+        return self.embedding.unsqueeze(0), basis
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
+        """Hold the best approximation of rank min(V, H, kh*kw), exact when that is kh*kw."""
+        flat = weight.flatten(2).flatten(0, 1)
+        _, _, directions = torch.linalg.svd(flat, full_matrices=False)
+        rank = min(self.embedding_dim, self.hidden_dim, len(directions))
+        directions = directions[:rank]
+        self.embedding.zero_()
+        self.embedding[:, :rank] = (flat @ directions.t()).unflatten(0, (weight.shape[0], weight.shape[1])).transpose(1, 2)
+        # With every gate at 1/2 the basis is project @ widen / 2; solve that for the wanted directions.
+        self.gate.weight.zero_()
+        self.gate.bias.zero_()
+        nn.init.orthogonal_(self.widen.weight)
+        self.project.weight.copy_(2 * directions.t() @ torch.linalg.pinv(self.widen.weight[:, :rank]))
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+        held = flat @ directions.t() @ directions
+        return 0.0 if rank == flat.shape[1] else float((held - flat).norm() / flat.norm())

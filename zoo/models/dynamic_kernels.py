@@ -1,0 +1,165 @@
+"""Every backbone crossed with every family, registered with timm.
+
+The file's name is how timm groups them: ``timm.list_models(module="dynamic_kernels")``.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._builder import resolve_pretrained_cfg
+from torch import nn
+
+from zoo.errors import ZooError, nearest
+from zoo.layers import FAMILIES, STATIC, family
+from zoo.models.backbones import BACKBONES, Backbone
+from zoo.models.convert import convert, is_spatial
+from zoo.pretrained import TAG, load_into, manifest_entry, pretrained_cfg, verify_weights
+
+__all__: list[str] = []
+
+STEMS = ("cifar", "imagenet")
+
+
+def build(
+    backbone: Backbone,
+    family_name: str,
+    *,
+    stem: str = "cifar",
+    stages: tuple[int, ...] | None = None,
+    layer_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a backbone and make its spatial convolutions dynamic.
+
+    Args:
+        backbone: a row of ``BACKBONES``.
+        family_name: a suffix in ``FAMILIES``, or ``"static"``.
+        stem: ``"cifar"`` (3x3, stride 1, no pool) or ``"imagenet"`` (timm's).
+        stages: which stages become dynamic, counted from 0; all by default.
+        layer_args: the family's own arguments, such as ``{"bank_size": 8}``.
+        **kwargs: timm's, such as ``num_classes``, ``in_chans`` or ``drop_path_rate``.
+
+    Raises:
+        ZooError: an unknown stem or family, a stage out of range, or arguments that no layer takes.
+    """
+    if stem not in STEMS:
+        raise ZooError(f"unknown stem {stem!r}; choose from {', '.join(STEMS)}.")
+    chosen = tuple(range(len(backbone.stages))) if stages is None else tuple(stages)
+    if outside := [stage for stage in chosen if stage not in range(len(backbone.stages))]:
+        raise ZooError(f"stage {outside[0]} is out of range; this backbone has stages 0 to {len(backbone.stages) - 1}.")
+    if layer_args and family_name == STATIC:
+        raise ZooError(f"a static model has no dynamic layers to take {', '.join(layer_args)}.")
+    model = backbone.build(**backbone.args, **kwargs)
+    if stem == "cifar":
+        backbone.shrink_stem(model)
+    if family_name != STATIC:
+        prefixes = tuple(f"{backbone.stages[stage]}." for stage in chosen)
+        convert(
+            model,
+            family(family_name),
+            lambda name, conv: name.startswith(prefixes) and is_spatial(conv),
+            **(layer_args or {}),
+        )
+    return model
+
+
+def create_model(
+    name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **kwargs: Any
+) -> nn.Module:
+    """Create one of this zoo's models as ``timm.create_model`` does, with errors that say what to do.
+
+    Args:
+        name: a name in :func:`list_models`, with or without the tag.
+        pretrained: load the weights of this zoo.
+        checkpoint: load this safetensors file instead.
+        **kwargs: as for :func:`build`.
+
+    Raises:
+        ZooError: an unknown name; no, missing or damaged weights; a checkpoint that does not fit.
+    """
+    check_name(name)
+    if pretrained and checkpoint is None and manifest_entry(name) is None:
+        raise ZooError(f"{name} has no trained weights yet; create it with pretrained=False (--no-pretrained).")
+    model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
+    if checkpoint is not None:
+        load_into(model, checkpoint)
+    return model
+
+
+def list_models() -> list[str]:
+    """Return the names of this zoo's models, without tags."""
+    return list(__all__)
+
+
+def check_name(name: str) -> None:
+    """Raise a :class:`ZooError` that suggests the nearest names unless ``name`` is one of this zoo's."""
+    base, _, tag = name.partition(".")
+    if base not in __all__:
+        raise ZooError(f"unknown model {name!r}.{nearest(base, __all__) or ' See python -m export --models.'}")
+    if tag not in ("", TAG):
+        raise ZooError(f"unknown tag {tag!r} of {base}; the only one is {TAG!r}.")
+
+
+def _default_cfg(name: str, backbone: Backbone) -> dict[str, Any]:
+    return {
+        "architecture": name,
+        "num_classes": 10,
+        "input_size": (3, 32, 32),
+        "pool_size": (4, 4),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "fixed_input_size": False,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "first_conv": backbone.first_conv,
+        "classifier": backbone.classifier,
+        "paper_ids": backbone.paper,
+        **backbone.cfg,
+        **pretrained_cfg(name),
+    }
+
+
+def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        if pretrained:
+            cfg = resolve_pretrained_cfg(
+                name,
+                pretrained_cfg=kwargs.get("pretrained_cfg"),
+                pretrained_cfg_overlay=kwargs.get("pretrained_cfg_overlay"),
+            )
+            if cfg.file:
+                verify_weights(name, cfg.file)
+        return build_model_with_cfg(
+            functools.partial(build, backbone, family_name), name, pretrained, **{"num_classes": 10, **kwargs}
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__module__ = __name__
+    create.__doc__ = f"{name}: see :func:`build`."
+    return create
+
+
+def register(name: str, backbone: Backbone, family_name: str) -> None:
+    """Register one model with timm.
+
+    Raises:
+        ZooError: timm already knows the name, which it would overwrite with no more than a warning.
+    """
+    if timm.is_model(name):
+        raise ZooError(f"cannot register {name}: timm already has a model of that name.")
+    default_cfgs.update(generate_default_cfgs({f"{name}.{TAG}": _default_cfg(name, backbone)}))
+    entrypoint = _entrypoint(name, backbone, family_name)
+    setattr(sys.modules[__name__], name, entrypoint)
+    register_model(entrypoint)
+
+
+default_cfgs: dict[str, Any] = {}
+
+for _backbone_name, _backbone in BACKBONES.items():
+    for _family_name in (STATIC, *FAMILIES):
+        register(f"{_backbone_name}_{_family_name}", _backbone, _family_name)

@@ -1,0 +1,145 @@
+"""Train a model of the zoo on augmented CIFAR-10.
+
+python -m zoo.train --model resnet18_dpk --epochs 30
+python -m zoo.train --model resnet18_kw --phases 16:20 32:5 --warm-start weights/resnet18_static.safetensors
+accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import zoo
+from zoo import cli
+from zoo.errors import ZooError
+from zoo.training import checkpoint
+from zoo.training._require import is_first_process
+from zoo.training.data import load_cifar10
+from zoo.training.loop import train
+from zoo.training.publish import facts, publish
+from zoo.training.recipe import Recipe, parse_phases
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(words)
+    if not (options.model or options.run_dir):
+        raise ZooError("nothing to train: give --model, or --run-dir with --resume or --publish-only.")
+    if options.eval_every is not None and options.eval_every < 0:
+        raise ZooError(f"--eval-every is {options.eval_every}; it must be at least 0.")
+    run_dir = Path(options.run_dir or Path("runs") / options.model)
+    if not options.publish_only:
+        _train(options, run_dir, shlex.join(["python", "-m", "zoo.train", *words]))
+    if (options.publish or options.publish_only) and is_first_process():
+        found = publish(run_dir, load_cifar10("test", options.data), options.data_note)
+        print(f"published: top-1 {found['top1']:.2f} %, on augmented images {found['top1_augmented']:.2f} %")
+    return 0
+
+
+def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
+    recipe = _recipe(options, run_dir)
+    torch.manual_seed(recipe.seed)
+    model = zoo.create_model(recipe.model)
+    if recipe.warm_start and not options.resume:
+        _warm_start(model, recipe.warm_start)
+    data = load_cifar10("train", options.data)
+    test = load_cifar10("test", options.data) if options.eval_every != 0 else None
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"cannot make {run_dir}: {error.strerror}; choose another --run-dir.") from None
+    train(
+        recipe,
+        model,
+        data,
+        run_dir,
+        test=test,
+        eval_every=options.eval_every or None,
+        resume=options.resume,
+        facts=facts(data, options.data_note, command),
+    )
+
+
+def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
+    """Return the recipe that the command line gives, or that of the run it resumes."""
+    given = _given(options)
+    if options.resume:
+        recipe = checkpoint.read_progress(run_dir).recipe
+        for name, value in given.items():
+            if value != getattr(recipe, name):
+                raise ZooError(
+                    f"the run in {run_dir} has {name} {getattr(recipe, name)!r}, not {value!r}; "
+                    "resume with its own settings, or choose another --run-dir."
+                )
+        return recipe
+    if (run_dir / checkpoint.FILE).exists():
+        raise ZooError(
+            f"{run_dir} already holds a run; add --resume to go on with it, or choose another --run-dir."
+        )
+    if "model" not in given:
+        raise ZooError("give the --model to train.")
+    return Recipe(**given)
+
+
+def _warm_start(model: nn.Module, path: str) -> None:
+    errors = zoo.models.warm_start(model, checkpoint.read_weights(path))
+    summary = f", largest relative error of the kernels {max(errors.values()):.2g}" if errors else ""
+    print(f"warm start from {path}: {len(errors)} dynamic layers{summary}", flush=True)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the recipe that the command line sets."""
+    names = Recipe.__dataclass_fields__.keys() & vars(options).keys()
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.epochs is not None:
+        given["phases"] = ((32, options.epochs),)
+    elif options.phases is not None:
+        given["phases"] = parse_phases(options.phases)
+    return given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m zoo.train", description="Train a model of the zoo on augmented CIFAR-10."
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="name of the model, for example resnet18_dpk")
+    add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
+    add("--data-note", metavar="TEXT", help="kept beside the source of the data in the manifest")
+    add("--run-dir", metavar="DIR", help="folder of the run (default: runs/NAME)")
+    add("--resume", action="store_true", help="go on from the checkpoint in --run-dir")
+    add("--eval-every", type=int, metavar="N", help="in epochs; 0: never (default: after each phase)")
+    add("--publish", action="store_true", help="when done, evaluate and store the weights")
+    add("--publish-only", action="store_true", help="publish the finished run in --run-dir")
+
+    group = parser.add_argument_group("recipe", "defaults are those of zoo.training.recipe.Recipe")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, metavar="N", help="epochs at 32x32 pixels")
+    length.add_argument("--phases", nargs="+", metavar="SIZE:EPOCHS", help="such as 16:4 24:1 32:1")
+    add = group.add_argument
+    add("--shared-epochs", type=int, metavar="N", help="first epochs, in which a batch shares its kernels")
+    add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
+    add("--batch-size", type=int, metavar="N", help="images an update, over all processes")
+    add("--optimizer", metavar="NAME", help="name in timm's optimizer registry")
+    add("--lr", type=float, help="peak learning rate")
+    add("--weight-decay", type=float, metavar="DECAY")
+    add("--warmup", type=float, metavar="SHARE", help="share of all updates, 0 to 1")
+    add("--label-smoothing", type=float, metavar="SHARE")
+    add("--clip-grad", type=float, metavar="NORM")
+    add("--ema-decay", type=float, metavar="DECAY")
+    add("--seed", type=int)
+    add("--amp", choices=["bf16", "no"])
+    add("--warm-start", metavar="FILE", help="safetensors file or checkpoint of the static twin")
+    add("--threads", type=int, metavar="N", help="CPU threads of a process")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,34 @@
+"""Packages that only training needs, imported when they are used."""
+
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+from zoo.errors import ZooError
+
+
+def require(module: str) -> ModuleType:
+    """Import and return ``module``, a package of the ``train`` extra.
+
+    Raises:
+        ZooError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ZooError(
+            f"training and evaluation need the package {error.name}; "
+            "install it with: pip install 'dynamic-kernel-zoo[train]'."
+        ) from None
+
+
+def progress_bar(*args: Any, **options: Any) -> Any:
+    """Return a tqdm bar, shown in the first process alone and only where there is a terminal."""
+    disable = None if is_first_process() else True
+    return require("tqdm").tqdm(*args, leave=False, disable=disable, **options)
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the one process that prints and writes; launchers set ``$RANK`` in each."""
+    return os.environ.get("RANK", "0") == "0"

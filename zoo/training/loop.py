@@ -1,0 +1,238 @@
+"""The training loop: one command, one process or many, stopped and resumed at will."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.layers import share_context
+from zoo.training import checkpoint
+from zoo.training._require import progress_bar, require
+from zoo.training.augment import warp
+from zoo.training.checkpoint import Progress
+from zoo.training.data import Split
+from zoo.training.evaluate import top1
+from zoo.training.optimizer import make_optimizer
+from zoo.training.recipe import Recipe
+
+LOG = "log.jsonl"
+
+
+def train(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Split,
+    run_dir: Path,
+    *,
+    test: Split | None = None,
+    eval_every: int | None = None,
+    resume: bool = False,
+    facts: dict[str, Any] | None = None,
+) -> Progress:
+    """Train ``model`` in place and leave its checkpoint and log in ``run_dir``.
+
+    Started through ``accelerate launch`` or ``torchrun``, every process takes its share of each batch; the
+    batch size, and so the result up to rounding and batch statistics, does not depend on their number.
+
+    Args:
+        recipe: what to run.
+        model: a classifier of (N, 3, S, S) into the classes of ``data``.
+        data: images to learn from.
+        run_dir: an existing folder; receives ``checkpoint.safetensors`` after every epoch and ``log.jsonl``.
+        test: images for the averaged weights to be evaluated on, clean at full size; None skips it.
+        eval_every: evaluate after every so many epochs; None means at the end of each phase.
+        resume: go on from the checkpoint in ``run_dir``.
+        facts: kept in the checkpoint, for the weights manifest.
+
+    Returns:
+        How far the run has come: to its end.
+
+    Raises:
+        ZooError: the recipe does not fit the data or the processes, or training diverged.
+    """
+    run = _Run(recipe, model, data, run_dir, Progress(recipe, facts=facts or {}))
+    if resume:
+        run.resume()
+    phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
+    while not run.progress.finished:
+        record = run.epoch()
+        due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
+        if test is not None and (due or run.progress.finished):
+            run.evaluate(record, test)
+        run.finish_epoch(record)
+    return run.progress
+
+
+class _Run:
+    """The state of a run in one process."""
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, data: Split, run_dir: Path, progress: Progress
+    ) -> None:
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        accelerate = require("accelerate")
+        amp = recipe.amp or ("bf16" if torch.cuda.is_available() else "no")
+        self.accelerator = accelerate.Accelerator(mixed_precision=amp)
+        self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
+        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.per_epoch = recipe.images_per_epoch or len(data)
+        self._check(data)
+        self.updates = self.per_epoch // recipe.batch_size
+
+        device = self.accelerator.device
+        # The whole set fits: 150 MB as bytes. So a batch is an index, and no worker process copies images.
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
+        self.optimizer = make_optimizer(recipe, self.model)
+        total = self.updates * len(recipe.sizes)
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            t_initial=total,
+            warmup_t=round(recipe.warmup * total),
+            warmup_lr_init=recipe.lr / 100,
+            t_in_epochs=False,
+        )
+        # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
+        self.prepared = self.accelerator.prepare(self.model)
+
+    def _check(self, data: Split) -> None:
+        recipe = self.recipe
+        if self.per_epoch > len(data):
+            raise ZooError(f"images_per_epoch is {self.per_epoch}, but the data has only {len(data)} images.")
+        if recipe.batch_size > self.per_epoch:
+            raise ZooError(
+                f"batch_size {recipe.batch_size} exceeds the {self.per_epoch} images of an epoch; lower it."
+            )
+        if recipe.batch_size % self.world:
+            raise ZooError(
+                f"batch_size {recipe.batch_size} cannot be split evenly over {self.world} processes; "
+                "choose a multiple of their number."
+            )
+
+    def resume(self) -> None:
+        """Load the checkpoint and forget what was logged after it."""
+        self.progress = checkpoint.read_progress(self.run_dir)
+        checkpoint.restore(self.run_dir, self.model, self.ema.module, self.optimizer)
+        if self.accelerator.is_main_process:
+            for leftover in self.run_dir.glob(f".{Path(checkpoint.FILE).stem}.*"):
+                leftover.unlink()  # half a checkpoint, from a run killed while writing it
+            log = self.run_dir / LOG
+            lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+            log.write_text("".join(lines[: self.progress.epoch]))
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's share of each batch, as rows of the data and the maps to warp them by.
+
+        All randomness of an epoch hangs on the seed and its number, so nothing of it has to be stored. Every
+        process draws whole batches and takes its part, so the number of processes changes nothing.
+        """
+        recipe, side = self.recipe, self.images.shape[-1]
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.labels), generator=generator)
+        local = recipe.batch_size // self.world
+        share = slice(self.rank * local, (self.rank + 1) * local)
+        for update in range(self.updates):
+            rows = order[update * recipe.batch_size : (update + 1) * recipe.batch_size]
+            maps = recipe.augmentation.draw(len(rows), side, generator)
+            yield rows[share], maps[share]
+
+    def epoch(self) -> dict[str, Any]:
+        """Train for one epoch and return what to log about it."""
+        recipe, done = self.recipe, self.progress
+        size = recipe.sizes[done.epoch]
+        # Dropout, where a model has it, draws from the global generator.
+        torch.manual_seed(recipe.seed * 1_000_003 + done.epoch + self.rank)
+        self.prepared.train()
+        share_context(self.model, done.epoch < recipe.shared_epochs)
+        totals = torch.zeros(2, device=self.accelerator.device)
+        title = f"epoch {done.epoch + 1}/{len(recipe.sizes)} at {size}px"
+        bar = progress_bar(total=self.updates * recipe.batch_size, desc=title, unit=" images")
+        began = time.perf_counter()
+        for update, (rows, maps) in enumerate(self.batches(done.epoch)):
+            totals += self.update(done.step + update, rows, maps, size)
+            bar.update(recipe.batch_size)
+            if update % 20 == 19:  # reading the loss waits for the device, so not every time
+                seen = (update + 1) * recipe.batch_size // self.world
+                bar.set_postfix(loss=f"{totals[0].item() / seen:.3f}", lr=f"{self.lr:.1e}")
+        bar.close()
+        loss, correct = self.accelerator.reduce(totals).tolist()
+        seconds = time.perf_counter() - began
+        images = self.updates * recipe.batch_size
+        if not math.isfinite(loss):
+            raise ZooError(f"the loss became {loss} in epoch {done.epoch + 1}; start anew with a lower --lr.")
+        self.progress = dataclasses.replace(
+            done, epoch=done.epoch + 1, step=done.step + self.updates, seconds=done.seconds + seconds
+        )
+        return {
+            "epoch": done.epoch + 1,
+            "size": size,
+            "loss": round(loss / images, 4),
+            "train_top1": round(100 * correct / images, 2),
+            "lr": self.lr,
+            "images_per_second": round(images / seconds, 1),
+            "seconds": round(seconds, 1),
+            "memory_mb": round(_memory_mb()),
+        }
+
+    def update(self, step: int, rows: Tensor, maps: Tensor, size: int) -> Tensor:
+        """Do one update; return the summed loss and the number of right answers."""
+        self.schedule.step_update(step)
+        rows = rows.to(self.images.device)
+        inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
+        labels = self.labels[rows]
+        logits = self.prepared(inputs)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.recipe.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()
+        self.ema.update(self.model, step=step + 1)
+        return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last update."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def evaluate(self, record: dict[str, Any], test: Split) -> None:
+        """Add the averaged weights' clean top-1 to ``record``; other processes wait at the next batch."""
+        if self.accelerator.is_main_process:
+            record["top1"] = round(top1(self.ema.module, test), 2)
+
+    def finish_epoch(self, record: dict[str, Any]) -> None:
+        """Log the epoch and write the checkpoint."""
+        if not self.accelerator.is_main_process:
+            return
+        # The log goes first: a run killed in between repeats the epoch, and resuming drops the extra line.
+        with (self.run_dir / LOG).open("a") as log:
+            log.write(json.dumps(record) + "\n")
+        checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
+        words = [
+            f"epoch {record['epoch']}/{len(self.recipe.sizes)} at {record['size']}px",
+            f"loss {record['loss']:.3f}",
+            f"train {record['train_top1']:.1f} %",
+            f"{record['images_per_second']:.0f} images/s",
+        ]
+        if "top1" in record:
+            words.append(f"test {record['top1']:.2f} %")
+        print(", ".join(words), flush=True)
+
+
+def _memory_mb() -> float:
+    """Return the peak memory on the GPU, or what the process holds on the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return require("psutil").Process().memory_info().rss / 2**20

@@ -1,0 +1,32 @@
+"""The optimizer of a recipe, and which parameters it leaves undecayed."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
+from torch import nn
+
+from zoo.errors import ZooError, nearest
+from zoo.training.recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Create the recipe's optimizer, with weight decay for those parameters that want it.
+
+    Raises:
+        ZooError: timm knows no optimizer of that name.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if recipe.optimizer.lower() not in known:
+        raise ZooError(f"there is no optimizer {recipe.optimizer!r}.{nearest(recipe.optimizer, known)}")
+    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt(model))
+    return create_optimizer_v2(groups, recipe.optimizer, lr=recipe.lr)
+
+
+def exempt(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that the model or its layers exempt from weight decay."""
+    own: Callable[[], Iterable[str]] = getattr(model, "no_weight_decay", tuple)
+    names = set(own())
+    for prefix, module in model.named_modules():
+        names |= {f"{prefix}.{name}".lstrip(".") for name in getattr(module, "no_weight_decay_names", ())}
+    return names

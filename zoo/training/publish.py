@@ -1,0 +1,90 @@
+"""From a finished run to weights in the manifest, with how they were made and what they reach."""
+
+import os
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+import zoo
+from zoo import pretrained
+from zoo.errors import ZooError
+from zoo.training import checkpoint
+from zoo.training.data import Split
+from zoo.training.evaluate import as_published, figures, place
+
+
+def facts(data: Split, note: str | None, command: str) -> dict[str, Any]:
+    """Return what a run is started with and the manifest keeps.
+
+    Args:
+        data: the training images.
+        note: what to say beside their source.
+        command: the command line.
+    """
+    return {
+        "train_images": len(data),
+        "data": data.describe(note),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+            "zoo": zoo.__version__,
+        },
+    }
+
+
+def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, Any]:
+    """Evaluate the averaged weights of a finished run and store them in the weights folder.
+
+    Args:
+        run_dir: folder of the run.
+        test: the images to evaluate on.
+        note: what to say beside the source of ``test``.
+
+    Returns:
+        The figures that went into the manifest.
+
+    Raises:
+        ZooError: there is no run, it is not finished, or its checkpoint is damaged.
+    """
+    progress = checkpoint.read_progress(run_dir)
+    recipe = progress.recipe
+    if not progress.finished:
+        raise ZooError(
+            f"the run in {run_dir} has done {progress.epoch} of {len(recipe.sizes)} epochs; "
+            "finish it with --resume before publishing."
+        )
+    state = checkpoint.read_ema(run_dir)
+    model = zoo.create_model(recipe.model)
+    model.load_state_dict(as_published(state))
+    measured = figures(place(model), test, note)
+
+    seen = progress.step * recipe.batch_size
+    described = recipe.to_dict()
+    if recipe.warm_start:
+        described["warm_start"] = portable(recipe.warm_start)
+    entry = {
+        "recipe": described,
+        "epochs": round(seen / progress.facts["train_images"], 2),
+        "images_seen": seen,
+        "seed": recipe.seed,
+        "seconds": round(progress.seconds),
+        **progress.facts,
+        "command": shlex.join(map(portable, shlex.split(progress.facts["command"]))),
+        "figures": measured,
+    }
+    pretrained.publish(recipe.model, state, entry)
+    return measured
+
+
+def portable(word: str) -> str:
+    """Shorten an absolute path to its last two parts, which mean something on other machines too."""
+    return "/".join(("...", *Path(word).parts[1:][-2:])) if os.path.isabs(word) else word

@@ -1,0 +1,109 @@
+"""Every choice that decides what a training run computes, in one value."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.training.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The hyper-parameters of a run; two runs of the same recipe on the same data agree.
+
+    Attributes:
+        model: name in timm's registry.
+        phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.
+        shared_epochs: for so many epochs at the start, the samples of a batch share the kernels that their mean
+            context makes (:func:`zoo.layers.share_context`), which is nearly as fast as a static network.
+        images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
+        batch_size: images an update, over all processes together.
+        optimizer: name in timm's optimizer registry.
+        lr: peak learning rate; linear warm-up, then a cosine down to zero over all updates.
+        weight_decay: decoupled decay; never on biases, norms and parameters that a layer exempts.
+        warmup: share of all updates spent warming up, 0 to 1.
+        label_smoothing: 0 to 1.
+        clip_grad: largest norm of the gradient; None leaves it alone.
+        ema_decay: final decay of the averaged weights, which are the ones published.
+        seed: seeds the initial weights, the order of the images and their augmentation.
+        amp: ``bf16`` autocast or ``no``; None means bf16 on CUDA and none on CPU.
+        warm_start: safetensors file of the static twin to start from, or None.
+        threads: CPU threads of a process; None leaves torch's choice.
+        augmentation: how images are warped.
+
+    Raises:
+        ZooError: a value is out of its range.
+    """
+
+    model: str
+    phases: tuple[tuple[int, int], ...] = ((32, 30),)
+    shared_epochs: int = 0
+    images_per_epoch: int | None = None
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    label_smoothing: float = 0.1
+    clip_grad: float | None = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    amp: str | None = None
+    warm_start: str | None = None
+    threads: int | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, name: str, wanted: str) -> None:
+            if not holds:
+                raise ZooError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+
+        sizes_fit = all(size >= 8 and epochs >= 1 for size, epochs in self.phases)
+        check(bool(self.phases) and sizes_fit, "phases", "SIZE:EPOCHS pairs of at least 8 pixels and 1 epoch")
+        for name in ("batch_size", "images_per_epoch", "threads"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, "at least 1")
+        check(0 <= self.shared_epochs <= len(self.sizes), "shared_epochs", "from 0 to the number of epochs")
+        for name in ("warmup", "label_smoothing", "ema_decay"):
+            check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")
+        check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
+        check(self.clip_grad is None or self.clip_grad > 0, "clip_grad", "above 0, or left out")
+        check(0 <= self.seed < 2**31, "seed", "from 0 to 2**31 - 1")
+        check(self.amp in (None, "bf16", "no"), "amp", "bf16 or no")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The image side of every epoch, in order."""
+        return tuple(size for size, epochs in self.phases for _ in range(epochs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Rebuild a recipe from :meth:`to_dict`."""
+        augmentation = dict(values["augmentation"])
+        augmentation["scale"] = tuple(augmentation["scale"])
+        phases = tuple((size, epochs) for size, epochs in values["phases"])
+        return cls(**{**values, "phases": phases, "augmentation": Augmentation(**augmentation)})
+
+
+def parse_phases(words: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    """Read ``["16:4", "32:1"]``, image side and epochs of each phase.
+
+    Raises:
+        ZooError: a word is not two whole numbers around a colon.
+    """
+    phases = []
+    for word in words:
+        size, _, epochs = word.partition(":")
+        if not (size.isdecimal() and epochs.isdecimal()):
+            raise ZooError(f"{word!r} is not a phase; write SIZE:EPOCHS, for example 16:4.")
+        phases.append((int(size), int(epochs)))
+    return tuple(phases)
