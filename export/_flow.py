@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from export._metadata import Weights, describe, name_of, to_strings
-from export.base import ExportOptions, Predict, Runtime, installed
+from export.base import ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
 from export.parity import certify, prepared, reference
 from zoo.cli import atomic_path
@@ -55,20 +56,21 @@ def export(
     if images is not None:
         _check_images(images, size)
     lowered = prepared(model, options.lowering)
-    facts = {**describe(model, lowered, runtime, options, outputs, weights, class_names), **(metadata or {})}
+    facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
+    stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"{facts['model']}: {parameters / 1e6:.2f} M parameters, {weights.origin}")
 
     with atomic_path(certificate_path(path)) as record, atomic_path(path) as artifact:
         start = time.perf_counter()
         runtime.export(lowered, artifact, options)
-        say(
-            f"exported to {runtime.title}, {_choices(facts, options)}, in {time.perf_counter() - start:.1f} s"
-        )
+        seconds = time.perf_counter() - start
+        say(f"exported to {runtime.title}, {_choices(facts, options)}, in {seconds:.1f} s")
         certificate = certify(
             runtime.load(artifact),
             expected,
             size,
+            exact=reference(model, torch.float64),
             batch=options.batch,
             images=images,
             pixels=_pixels(facts),
@@ -76,10 +78,10 @@ def export(
         )
         if not certificate.passed:
             raise CertificateError(certificate, str(path))
-        runtime.annotate(artifact, to_strings({**facts, "certificate": certificate.to_json()}))
+        runtime.annotate(artifact, to_strings({**stored, "certificate": certificate.to_json()}))
         content = artifact.read_bytes()
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        record.write_text(certificate.to_json(artifact=identity, about=facts) + "\n", encoding="utf-8")
+        record.write_text(certificate.to_json(artifact=identity, about=stored) + "\n", encoding="utf-8")
     say(certificate.summary())
     say(
         f"certified: max relative error {certificate.max_rel:.1e} over {certificate.images} images; "
@@ -111,9 +113,8 @@ def load_model(
     """Return one of the zoo's models and where its weights came from: a checkpoint, or else pretraining."""
     model = create_model(name, pretrained=pretrained, checkpoint=checkpoint, **kwargs)
     if checkpoint is not None:
-        return model, Weights(
-            f"weights of {checkpoint.name}", file_sha256(checkpoint, checkpoint.stat().st_mtime_ns)
-        )
+        digest = file_sha256(checkpoint, checkpoint.stat().st_mtime_ns)
+        return model, Weights(f"weights of {checkpoint.name}", digest)
     if pretrained:
         return model, Weights("pretrained weights", (manifest_entry(name) or {}).get("sha256", ""))
     return model, Weights("random weights")
@@ -131,9 +132,8 @@ def _input_size(model: nn.Module, options: ExportOptions) -> tuple[int, int, int
     config = getattr(model, "pretrained_cfg", None) or {}
     size = options.input_size or config.get("input_size")
     if size is None:
-        raise ZooError(
-            f"{name_of(model)} does not say its input size; give input_size=(channels, height, width)."
-        )
+        cure = "give input_size=(channels, height, width)"
+        raise ZooError(f"{name_of(model)} does not say its input size; {cure}.")
     channels, height, width = size
     return channels, height, width
 
@@ -143,14 +143,13 @@ def _count_outputs(expected: Predict, name: str, size: tuple[int, int, int]) -> 
     try:
         logits = expected(np.zeros((1, *size), np.float32))
     except (RuntimeError, ValueError) as error:
-        what = str(error).splitlines()[0]
+        shape = "x".join(map(str, size))
         raise ZooError(
-            f"{name} cannot take inputs of {'x'.join(map(str, size))} ({what}); give another size."
+            f"{name} cannot take inputs of {shape} ({first_line(error)}); give another size."
         ) from error
     except (AttributeError, TypeError) as error:
-        raise ZooError(
-            f"{name} must map one tensor (N, C, H, W) to one tensor (N, classes): {error}."
-        ) from error
+        what = "must map one tensor (N, C, H, W) to one tensor (N, classes)"
+        raise ZooError(f"{name} {what}: {first_line(error)}.") from error
     return logits.shape[-1]
 
 

@@ -6,19 +6,28 @@ import functools
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from export.base import first_line
 from zoo.errors import ZooError
 
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
+
+class Provider(NamedTuple):
+    """What onnxruntime calls a provider, the options it is given, and what brings its libraries."""
+
+    name: str
+    options: dict[str, str]
+    cure: str
+
+
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider", {}, "pip install onnxruntime"),
     # TF32 keeps ten bits of the mantissa: fast, and far outside the tolerance of an fp32 certificate.
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-    "tensorrt": ("TensorrtExecutionProvider", {}),
+    "cuda": Provider("CUDAExecutionProvider", {"use_tf32": "0"}, "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+    "tensorrt": Provider("TensorrtExecutionProvider", {}, "install NVIDIA TensorRT"),
 }
-"""Our name of each provider, onnxruntime's, and its options."""
 
 _ERRORS_ONLY = 3
 
@@ -38,15 +47,19 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
         raise ZooError(f"cannot run on {provider}: {reason}.")
     import onnxruntime
 
-    name, settings = PROVIDERS[provider]
+    wanted = PROVIDERS[provider]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
-    with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime announces its fall back
-        made = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[(name, settings)]
-        )
-    if name not in made.get_providers():
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime announces its fall back
+            made = onnxruntime.InferenceSession(source, options, providers=[(wanted.name, wanted.options)])
+    except Exception as error:  # onnxruntime has a class for each way to fail, and no base of its own
+        what = "a model" if isinstance(model, bytes) else model
+        version = onnxruntime.__version__
+        raise ZooError(f"onnxruntime {version} cannot load {what}: {first_line(error)}") from error
+    if wanted.name not in made.get_providers():
         raise ZooError(f"cannot run on {provider}: {_why_fell_back(provider)}.")
     made.disable_fallback()
     return made
@@ -66,8 +79,8 @@ def available(provider: str = "cpu") -> str | None:
         ran = small.run(None, {"x": np.ones((1, 1), np.float32)})[0].item() == 2
     except ZooError as error:
         return str(error).removeprefix(f"cannot run on {provider}: ").removesuffix(".")
-    except Exception as error:  # onnxruntime's own kinds, one for each way a device can fail
-        return f"a session fails: {str(error).strip().splitlines()[0]}"
+    except Exception as error:  # as above: a device can also fail when it first runs
+        return f"a session fails: {first_line(error)}"
     finally:
         onnxruntime.set_default_logger_severity(2)  # its default
     return None if ran else "a session computes 1 + 1 wrongly"
@@ -81,8 +94,8 @@ def _missing(provider: str) -> str | None:
         import onnxruntime
     except ImportError as error:
         return f"onnxruntime cannot be imported ({error})"
-    if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
-        return f"this build of onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider][0]}"
+    if PROVIDERS[provider].name not in onnxruntime.get_available_providers():
+        return f"this build of onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider].name}"
     if provider == "cpu":
         return None
     try:
@@ -104,7 +117,7 @@ def _why_fell_back(provider: str) -> str:
     try:
         ctypes.CDLL(str(stem))
     except OSError as error:
-        return f"{error}; pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries"
+        return f"{error}; {PROVIDERS[provider].cure}"
     return "onnxruntime fell back to the CPU"
 
 

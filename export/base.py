@@ -3,7 +3,7 @@
 Rules for a runtime file:
 
 1. One file, one subclass of :class:`Runtime`, one row in :data:`RUNTIMES`.
-2. Frameworks are imported inside methods: a missing one costs nothing until it is used.
+2. Frameworks, torch apart, are imported inside methods: a missing one costs nothing until it is used.
 3. What cannot work here is said by ``available``, in words: nothing is installed, nothing falls back.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from zoo.errors import ZooError, nearest
@@ -23,6 +24,9 @@ from zoo.layers import LOWERINGS, check_lowering
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (N, C, H, W), float32, to outputs (N, classes)."""
+
+TRACE_BATCH = 4
+"""Batch size at which a dynamic batch is traced: above 1, and none of those that certify it."""
 
 RUNTIMES = {
     "onnx": "export.onnx:OnnxRuntime",
@@ -56,6 +60,16 @@ class ExportOptions:
         if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
             raise ZooError(f"input size {self.input_size} is not (channels, height, width), each at least 1.")
         self._check_lowering()
+
+    def example(self) -> torch.Tensor:
+        """Return the zeros that exporters trace, at the fixed batch or at :data:`TRACE_BATCH`.
+
+        Raises:
+            ZooError: the input size is still the model's own.
+        """
+        if self.input_size is None:
+            raise ZooError("the input size is not known; give input_size=(channels, height, width).")
+        return torch.zeros(self.batch or TRACE_BATCH, *self.input_size)
 
     def _check_lowering(self) -> None:
         check_lowering(self.lowering)
@@ -142,6 +156,11 @@ def runtime(name: str) -> Runtime:
         raise ZooError(f"unknown format {name!r}; there are {', '.join(RUNTIMES)}.{nearest(name, RUNTIMES)}")
     module, _, attribute = RUNTIMES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what ``error`` says, for messages of one sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def installed(package: str) -> str | None:

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from export import _cli, _flow, _onnxruntime
-from export.base import ExportOptions, Predict, Runtime
+from export.base import ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
-from export.parity import TRACE_BATCH
 from zoo.cli import run
 from zoo.errors import ZooError
 
@@ -54,13 +53,11 @@ class OnnxRuntime(Runtime):
         """Write ``model`` to ``path``, optimised and passed by the ONNX checker."""
         import onnx
 
-        assert options.input_size is not None
-        example = torch.zeros(options.batch or TRACE_BATCH, *options.input_size)
         axes = {0: torch.export.Dim("batch")} if options.batch is None else None
         try:
             program = torch.onnx.export(
                 model,
-                (example,),
+                (options.example(),),
                 dynamo=True,
                 dynamic_shapes=(axes,),
                 input_names=[INPUT],
@@ -179,7 +176,7 @@ def _innermost(error: BaseException) -> str:
     """Return the first line of what caused ``error`` in the first place."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from export import _cli, _flow
-from export.base import ExportOptions, Predict, Runtime
+from export.base import ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
-from export.parity import TRACE_BATCH, to_tensor
+from export.parity import to_tensor
 from zoo.cli import run
 from zoo.errors import ZooError
 
@@ -43,31 +43,24 @@ class TorchScript(Runtime):
 
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
         """Trace ``model`` and write it frozen to ``path``."""
-        assert options.input_size is not None
-        # Unlike any input of the certificate, and of the batch that a frozen lowering is frozen to.
-        example = torch.linspace(-1, 1, (options.batch or TRACE_BATCH) * _count(options.input_size))
         with _quiet(), torch.no_grad():
             try:
-                traced = torch.jit.trace(
-                    model, example.reshape(-1, *options.input_size), check_trace=False, strict=False
-                )
+                # The certificate checks the trace, on more than the traced input.
+                traced = torch.jit.trace(model, options.example(), check_trace=False)
             except RuntimeError as error:
-                raise ZooError(
-                    f"torch.jit.trace cannot express the model: {str(error).splitlines()[0]}"
-                ) from error
+                raise ZooError(f"torch.jit.trace cannot express the model: {first_line(error)}") from error
             torch.jit.freeze(traced).save(str(path))
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""
+        module = _load(path)
         with _quiet():
-            module = torch.jit.load(str(path))
             torch.jit.save(module, str(path), _extra_files={_METADATA: json.dumps(metadata)})
 
     def metadata(self, path: Path) -> dict[str, str]:
         """Return what :meth:`annotate` stored."""
         files = {_METADATA: ""}
-        with _quiet():
-            torch.jit.load(str(path), _extra_files=files)
+        _load(path, files=files)
         return json.loads(files[_METADATA]) if files[_METADATA] else {}
 
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
@@ -76,8 +69,7 @@ class TorchScript(Runtime):
             raise ZooError(f"cannot run {path} on {provider}: {reason}.")
         if threads is not None:
             torch.set_num_threads(threads)
-        with _quiet():
-            module = torch.jit.load(str(path), map_location=provider)
+        module = _load(path, provider)
 
         @torch.inference_mode()
         def predict(images: np.ndarray) -> np.ndarray:
@@ -102,6 +94,14 @@ def export(
     return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
 
 
+def _load(path: Path, device: str = "cpu", files: dict[str, str] | None = None) -> torch.jit.ScriptModule:
+    try:
+        with _quiet():
+            return torch.jit.load(str(path), map_location=device, _extra_files=files)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ZooError(f"torch cannot load {path} as TorchScript: {first_line(error)}") from error
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hush the advice to leave TorchScript, and the tracer: what it warns of, the certificate measures."""
@@ -109,10 +109,6 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
         warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
         yield
-
-
-def _count(size: tuple[int, ...]) -> int:
-    return int(np.prod(size))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

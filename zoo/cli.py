@@ -37,12 +37,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable.") from None
+        raise ZooError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
+        ) from None
     os.close(handle)
     temporary = Path(name)
     try:
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
+        # Last, because a writer may have replaced the file by one of its own with other rights.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def manifest_entry(name: str) -> dict[str, Any] | None:
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:
-    """Return the part of timm's ``pretrained_cfg`` that the manifest decides: file, figures' origin, labels."""
+    """Return the part of timm's ``pretrained_cfg`` that the manifest decides: file, labels, license."""
     entry = manifest_entry(name)
     if entry is None:
         return {}
@@ -89,7 +89,9 @@ def verify_weights(name: str, path: str | Path) -> None:
         raise ZooError(f"the weights of {name} are missing: {path} does not exist; {cure}.")
     size = path.stat().st_size
     if size != entry["bytes"]:
-        raise ZooError(f"the weights of {name} are damaged: {path} has {size} bytes, not {entry['bytes']}; {cure}.")
+        raise ZooError(
+            f"the weights of {name} are damaged: {path} has {size} bytes, not {entry['bytes']}; {cure}."
+        )
     found = file_sha256(path, path.stat().st_mtime_ns)
     if found != entry["sha256"]:
         raise ZooError(
@@ -133,8 +135,8 @@ def load_into(model: nn.Module, path: str | Path) -> None:
     if different:
         name = different[0]
         raise ZooError(
-            f"{path} does not fit the model: {len(different)} of {len(wanted)} tensors differ, the first is {name} "
-            f"(model {wanted.get(name, 'has none')}, file {found.get(name, 'has none')})."
+            f"{path} does not fit the model: {len(different)} of {len(wanted)} tensors differ, "
+            f"the first is {name} (model {wanted.get(name, 'has none')}, file {found.get(name, 'has none')})."
         )
     model.load_state_dict(state)
 
@@ -154,11 +156,16 @@ def publish(name: str, state: dict[str, Tensor], entry: dict[str, Any], folder: 
     folder = folder or weights_dir()
     path = folder / f"{name}.safetensors"
     half = {
-        key: (value.half() if value.is_floating_point() else value).cpu().contiguous() for key, value in state.items()
+        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for key, value in state.items()
     }
-    overflowed = [key for key, value in half.items() if value.is_floating_point() and not value.isfinite().all()]
+    overflowed = [
+        key for key, value in half.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
     if overflowed:
-        raise ZooError(f"the weights of {name} do not fit fp16: {overflowed[0]} has values that are not finite.")
+        raise ZooError(
+            f"the weights of {name} do not fit fp16: {overflowed[0]} has values that are not finite."
+        )
     with atomic_path(path) as temporary:
         save_file(half, temporary, metadata={"format": "pt", "model": name})
         size = temporary.stat().st_size

@@ -63,7 +63,7 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         test=test,
         eval_every=options.eval_every or None,
         resume=options.resume,
-        facts=facts(data, options.data_note, command),
+        facts=facts(data, options.data_note, command, recipe.warm_start),
     )
 
 
@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--phases", nargs="+", metavar="SIZE:EPOCHS", help="such as 16:4 24:1 32:1")
     add = group.add_argument
     add("--shared-epochs", type=int, metavar="N", help="first epochs, in which a batch shares its kernels")
+    add("--mild-epochs", type=int, metavar="N", help="last epochs, in which images are hardly warped")
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")
     add("--optimizer", metavar="NAME", help="name in timm's optimizer registry")

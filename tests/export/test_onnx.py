@@ -10,7 +10,7 @@ from torch import nn
 
 import export.onnx
 import zoo
-from export.base import ExportOptions, runtime
+from export.base import runtime
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, DynamicConv2d
 
@@ -50,7 +50,14 @@ def test_the_graph_is_batch_free(exported):
     taken, given = (value.type.tensor_type.shape.dim for value in (tensor, logits))
     assert [dim.dim_param or dim.dim_value for dim in taken] == ["batch", *SIZE]
     assert [dim.dim_param or dim.dim_value for dim in given] == ["batch", 7]
-    assert not {node.op_type for node in graph.node} & {"Loop", "If", "Scan", "NonZero", "Constant", "Identity"}
+    assert not {node.op_type for node in graph.node} & {
+        "Loop",
+        "If",
+        "Scan",
+        "NonZero",
+        "Constant",
+        "Identity",
+    }
 
 
 def test_the_file_is_one_and_names_no_source_file(exported):
@@ -118,18 +125,15 @@ def test_a_model_that_onnx_cannot_express_is_one_sentence(tmp_path):
         def forward(self, x):
             return x.mean((2, 3)) if x.sum().item() > 0 else x.amax((2, 3))
 
-    with pytest.raises(ZooError, match="torch.onnx cannot express the model") as caught:
+    with pytest.raises(ZooError, match=r"torch\.onnx cannot express the model") as caught:
         export.onnx.export(Awkward(), tmp_path / "net.onnx", input_size=SIZE)
     assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
 
 
 def test_threads_are_taken(exported):
-    model, _, path = exported
+    path = exported[2]
     images = np.ones((2, *SIZE), np.float32)
-    np.testing.assert_allclose(runtime("onnx").load(path, threads=1)(images), runtime("onnx").load(path)(images))
-
-
-def test_the_batch_is_checked_before_anything_else():
-    with pytest.raises(ZooError, match="grouped freezes the batch size"):
-        ExportOptions(lowering="grouped")
+    np.testing.assert_allclose(
+        runtime("onnx").load(path, threads=1)(images), runtime("onnx").load(path)(images)
+    )

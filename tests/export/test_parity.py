@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from export._trials import BATCHES
+from export.base import TRACE_BATCH
 from export.certificate import CertificateError
-from export.parity import BATCHES, TRACE_BATCH, certify, prepared, reference
+from export.parity import certify, prepared, reference
 from zoo.layers import FAMILIES, DynamicConv2d
 
 SIZE = (3, 12, 10)
@@ -44,7 +46,9 @@ def test_a_right_artifact_passes_every_check(model, expected):
 def test_lowerings_agree_with_the_reference(small, family, lowering):
     model = small(family)
     lowered = prepared(model, lowering)
-    assert {module.lowering for module in lowered.modules() if isinstance(module, DynamicConv2d)} == {lowering}
+    assert {module.lowering for module in lowered.modules() if isinstance(module, DynamicConv2d)} == {
+        lowering
+    }
     certificate = certify(reference_of(lowered), reference(model), SIZE)
     assert certificate.passed, certificate.summary()
 
@@ -186,5 +190,24 @@ def test_one_output_and_no_samples_in_common_still_compare():
 def test_the_error_lists_the_failing_checks_only(small, expected):
     certificate = certify(lambda images: expected(images)[:1], expected, SIZE)
     text = str(CertificateError(certificate, "net.onnx"))
-    assert text.startswith(f"net.onnx failed {len(certificate.failures)} of {len(certificate.checks)} parity checks")
+    assert text.startswith(
+        f"net.onnx failed {len(certificate.failures)} of {len(certificate.checks)} parity checks"
+    )
     assert text.count("FAILED") == len(certificate.failures) < len(certificate.checks)
+
+
+def test_what_fp32_cannot_tell_is_excused_at_large_magnitude_only():
+    def exact(images):
+        return np.tile(np.float64([1, 2]), (len(images), 1))
+
+    def rough(images, by):
+        return (exact(images) * (1 + by * (np.abs(images).max() > 10))).astype(np.float32)
+
+    certificate = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, exact=exact)
+    assert certificate.passed
+    assert certificate.checks[-1].note == "the eager model in fp32 is itself off by 1e-02"
+    assert certificate.checks[-1].allowed == pytest.approx(0.1, rel=0.02)
+    assert certificate.max_rel == 0
+    assert not certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE).passed
+    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.01), SIZE, exact=exact).passed
+    assert not certify(lambda x: exact(x) + 0.01, exact, SIZE, exact=exact).passed

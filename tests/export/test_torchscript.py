@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import export.torchscript
+from export._trials import BATCHES
 from export.base import runtime
-from export.parity import BATCHES
 from zoo.layers import FAMILIES
 
 SIZE = (3, 12, 10)
@@ -38,8 +38,7 @@ def test_right_at_every_batch_size(exported):
 
 
 def test_the_trace_is_frozen_and_needs_no_code_of_this_project(exported):
-    with pytest.warns(FutureWarning, match=r"torch\.jit\.load"):
-        module = torch.jit.load(str(exported[2]))
+    module = torch.jit.load(str(exported[2]))
     assert not list(module.parameters())
     assert "zoo" not in module.code
 

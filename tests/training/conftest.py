@@ -50,7 +50,7 @@ def tiny_models() -> None:
 def split() -> Split:
     """64 images whose label can be read off their brightness."""
     labels = torch.arange(64) % 10
-    images = (make_images(64).float() * 0.2 + labels.view(-1, 1, 1, 1) * 20).to(torch.uint8)
+    images = (make_images(64).float() * 0.07 + labels.view(-1, 1, 1, 1) * 20).to(torch.uint8)
     return Split(images, labels, CIFAR10_CLASSES, "made for a test", "0" * 64)
 
 
@@ -70,7 +70,9 @@ def write_parquet(tmp_path: Path) -> WriteParquet:
         labels = list(range(len(images))) if labels is None else labels
         rows = [{"bytes": data, "path": None} for data in images]
         struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-        table = pyarrow.table({"img": pyarrow.array(rows, struct), "label": pyarrow.array(labels, pyarrow.int64())})
+        table = pyarrow.table(
+            {"img": pyarrow.array(rows, struct), "label": pyarrow.array(labels, pyarrow.int64())}
+        )
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(table, path)

@@ -14,7 +14,7 @@ WriteParquet = Callable[..., Path]
 
 
 def make_images(count: int, seed: int = 0) -> torch.Tensor:
-    """Return (count, 3, 32, 32) uint8: smooth colour fields, so that resampling has something to get right."""
+    """Return (count, 3, 32, 32) uint8: smooth colours, so that resampling has something to get right."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
     return nn.functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)

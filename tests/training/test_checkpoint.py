@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ def make_parts(seed: int = 0) -> Parts:
     model.to(memory_format=torch.channels_last)
     ema = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW([{"params": parameters[1::2], "weight_decay": 0.0}, {"params": parameters[::2]}])
+    groups: list[dict[str, Any]] = [{"params": parameters[1::2]}, {"params": parameters[::2]}]
+    groups[0]["weight_decay"] = 0.0
+    optimizer = torch.optim.AdamW(groups)
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(5, 3, 4, 4)).square().sum().backward()
@@ -31,7 +34,9 @@ def make_parts(seed: int = 0) -> Parts:
 
 @pytest.fixture
 def progress() -> Progress:
-    return Progress(Recipe("testnet_static", phases=((32, 3),)), epoch=2, step=8, seconds=1.5, facts={"a": [1]})
+    return Progress(
+        Recipe("testnet_static", phases=((32, 3),)), epoch=2, step=8, seconds=1.5, facts={"a": [1]}
+    )
 
 
 def test_round_trip(tmp_path: Path, progress: Progress) -> None:
@@ -41,7 +46,9 @@ def test_round_trip(tmp_path: Path, progress: Progress) -> None:
     checkpoint.restore(tmp_path, *other)
     for before, after in zip(saved[:2], other[:2], strict=True):
         assert before.state_dict().keys() == after.state_dict().keys()
-        assert all(torch.equal(before.state_dict()[name], value) for name, value in after.state_dict().items())
+        assert all(
+            torch.equal(before.state_dict()[name], value) for name, value in after.state_dict().items()
+        )
     for old, new in zip(saved[0].parameters(), other[0].parameters(), strict=True):
         for key, value in saved[2].state[old].items():
             restored = other[2].state[new][key]
@@ -59,7 +66,12 @@ def test_ema_is_read_alone(tmp_path: Path, progress: Progress) -> None:
 def test_holds_tensors_and_json_only(tmp_path: Path, progress: Progress) -> None:
     checkpoint.save(tmp_path, progress, *make_parts())
     names = load_file(tmp_path / checkpoint.FILE)
-    assert {"model.0.weight", "ema.3.bias", "optimizer.0.weight.exp_avg", "optimizer.3.bias.step"} <= names.keys()
+    assert {
+        "model.0.weight",
+        "ema.3.bias",
+        "optimizer.0.weight.exp_avg",
+        "optimizer.3.bias.step",
+    } <= names.keys()
 
 
 def test_failed_write_leaves_the_old_one(
@@ -80,7 +92,7 @@ def test_failed_write_leaves_the_old_one(
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="there is no checkpoint in .*; start a run there first"):
+    with pytest.raises(ZooError, match=r"there is no checkpoint in .*; start a run there first"):
         checkpoint.read_progress(tmp_path)
 
 
@@ -88,7 +100,7 @@ def test_damaged(tmp_path: Path, progress: Progress) -> None:
     checkpoint.save(tmp_path, progress, *make_parts())
     file = tmp_path / checkpoint.FILE
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ZooError, match="is damaged .*; delete it and train anew"):
+    with pytest.raises(ZooError, match=r"is damaged .*; delete it and train anew"):
         checkpoint.read_ema(tmp_path)
 
 

@@ -48,12 +48,14 @@ def test_joins_shards_in_order_and_leaves_the_other_split(write_parquet: WritePa
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="there is no data folder .*absent"):
+    with pytest.raises(ZooError, match=r"there is no data folder .*absent"):
         load_cifar10("train", tmp_path / "absent")
 
 
 def test_missing_split(tmp_path: Path, write_parquet: WriteParquet) -> None:
-    with pytest.raises(ZooError, match=r"no parquet file with 'test' in its name \(it holds train\.parquet\)"):
+    with pytest.raises(
+        ZooError, match=r"no parquet file with 'test' in its name \(it holds train\.parquet\)"
+    ):
         load_cifar10("test", write_parquet())
     (tmp_path / "empty").mkdir()
     with pytest.raises(ZooError, match="it holds no parquet file at all"):
@@ -76,47 +78,53 @@ def test_missing_column(tmp_path: Path) -> None:
 
 def test_wrong_column_types(tmp_path: Path) -> None:
     write_table(tmp_path, img=[b"x"], label=[1])
-    with pytest.raises(ZooError, match="column img .* is binary; expected a struct with a field bytes"):
+    with pytest.raises(ZooError, match=r"column img .* is binary; expected a struct with a field bytes"):
         load_cifar10("train", tmp_path)
     write_table(tmp_path, img=[{"bytes": b"x"}], label=["cat"])
-    with pytest.raises(ZooError, match="column label .* is string; expected integers"):
+    with pytest.raises(ZooError, match=r"column label .* is string; expected integers"):
         load_cifar10("train", tmp_path)
 
 
 def test_empty_split(write_parquet: WriteParquet) -> None:
-    with pytest.raises(ZooError, match="the train split in .* is empty"):
+    with pytest.raises(ZooError, match=r"the train split in .* is empty"):
         load_cifar10("train", write_parquet(images=[]))
 
 
 @pytest.mark.parametrize("label", [-1, 10, None])
 def test_label_out_of_range(write_parquet: WriteParquet, label: int | None) -> None:
-    with pytest.raises(ZooError, match=f"label {label} in row 2 of the train split .* is not a CIFAR-10 class"):
+    with pytest.raises(
+        ZooError, match=f"label {label} in row 2 of the train split .* is not a CIFAR-10 class"
+    ):
         load_cifar10("train", write_parquet(labels=[0, 1, label, 3]))
 
 
 @pytest.mark.parametrize("data", [b"not an image", b"", None])
 def test_undecodable_image(write_parquet: WriteParquet, data: bytes | None) -> None:
     good = encode(numpy.zeros((32, 32, 3), numpy.uint8))
-    with pytest.raises(ZooError, match="the image in row 1 of the train split .* cannot be decoded"):
+    with pytest.raises(ZooError, match=r"the image in row 1 of the train split .* cannot be decoded"):
         load_cifar10("train", write_parquet(images=[good, data]))
 
 
 def test_truncated_image(write_parquet: WriteParquet) -> None:
     noise = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
-    with pytest.raises(ZooError, match="row 0 .* cannot be decoded"):
+    with pytest.raises(ZooError, match=r"row 0 .* cannot be decoded"):
         load_cifar10("train", write_parquet(images=[encode(noise)[:1000]]))
 
 
 def test_wrong_size(write_parquet: WriteParquet) -> None:
     images = [encode(numpy.zeros((32, side, 3), numpy.uint8)) for side in (32, 28)]
-    with pytest.raises(ZooError, match=r"row 1 of the train split .* is 28x32 pixels; CIFAR-10 images are 32x32"):
+    with pytest.raises(
+        ZooError, match=r"row 1 of the train split .* is 28x32 pixels; CIFAR-10 images are 32x32"
+    ):
         load_cifar10("train", write_parquet(images=images))
 
 
 def test_missing_package(write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_parquet()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ZooError, match=r"need the package pyarrow; .*pip install 'dynamic-kernel-zoo\[train\]'"):
+    with pytest.raises(
+        ZooError, match=r"need the package pyarrow; .*pip install 'dynamic-kernel-zoo\[train\]'"
+    ):
         load_cifar10("train", folder)
 
 

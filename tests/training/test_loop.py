@@ -86,9 +86,10 @@ def test_resumed_is_uninterrupted(
             raise KeyboardInterrupt
         return update(self, *args)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "update", killed_in_the_second_epoch)
-        run("cut", recipe=changes)
+        with pytest.raises(KeyboardInterrupt):
+            run("cut", recipe=changes)
     # What a kill at the worst moment leaves behind: a torn line and half a checkpoint.
     with (tmp_path / "cut" / loop.LOG).open("a") as log:
         log.write('{"epoch": 2, "lo')
@@ -97,8 +98,8 @@ def test_resumed_is_uninterrupted(
 
     assert same(whole, run("cut", recipe=changes, resume=True))
     assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [checkpoint.FILE, loop.LOG]
-    logs = [read_log(tmp_path / folder) for folder in ("whole", "cut")]
-    assert [[line["loss"] for line in log] for log in logs][0] == [line["loss"] for line in logs[1]]
+    losses = [[line["loss"] for line in read_log(tmp_path / folder)] for folder in ("whole", "cut")]
+    assert losses[0] == losses[1]
 
 
 def test_resuming_a_finished_run_changes_nothing(run: Run) -> None:
@@ -110,7 +111,15 @@ def test_learning_rate_warms_up_and_falls_to_zero(run: Run, tmp_path: Path) -> N
     rates = [line["lr"] for line in read_log(tmp_path / "run")]
     assert rates[0] < rates[1]
     assert max(rates) == pytest.approx(1e-2, rel=0.1)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] < 1e-3 * 0.2
+
+
+def test_kernels_are_shared_in_the_first_epochs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(loop, "share_context", lambda model, shared: calls.append(shared))
+    run(recipe={"model": "testnet_kw", "shared_epochs": 1})
+    assert calls == [True, False, False]
 
 
 def test_an_epoch_is_a_fresh_random_subset(recipe: Recipe, split: Split, tmp_path: Path) -> None:

@@ -38,4 +38,9 @@ def test_decay_spares_what_wants_none() -> None:
 def test_exemption_of_a_bare_layer() -> None:
     layer = _Layer()
     groups = make_optimizer(Recipe("m", weight_decay=0.1), layer).param_groups
-    assert [parameter is layer.bank for group in groups if not group["weight_decay"] for parameter in group["params"]]
+    assert [
+        parameter is layer.bank
+        for group in groups
+        if not group["weight_decay"]
+        for parameter in group["params"]
+    ]

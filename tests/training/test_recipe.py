@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -51,9 +52,10 @@ def test_a_word_that_is_no_phase(word: str) -> None:
         ("weight_decay", float("inf")),
         ("clip_grad", 0.0),
         ("seed", -1),
+        ("shared_epochs", 31),
         ("amp", "fp16"),
     ],
 )
-def test_values_out_of_range(field: str, value: object) -> None:
+def test_values_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ZooError, match=f"^{field} is .*; it must be"):
         Recipe("m", **{field: value})

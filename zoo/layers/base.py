@@ -1,6 +1,6 @@
 """The equation every dynamic convolution here obeys: ``kernels = mixing x basis``."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError, nearest
 from zoo.layers import lowerings
-from zoo.layers.geometry import as_pair, padding_of
+from zoo.layers.geometry import Geometry, as_pair, padding_of
 from zoo.layers.lowerings import LOWERINGS
 
 
@@ -18,27 +18,33 @@ class DynamicConv2d(nn.Module):
     From the input's context ``g`` (its global average) a family computes two factors whose product is the
     kernels of that sample; one of them often does not depend on the sample, which is what makes the
     lowerings cheap (see :mod:`zoo.layers.lowerings`). A family subclasses this, names its
-    ``sample_factor``, registers its parameters and implements :meth:`factors`.
+    ``sample_factor`` and ``sizes``, and implements :meth:`make_parameters`, :meth:`reset_parameters` and
+    :meth:`factors`.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode:
             as for ``nn.Conv2d``; ``padding_mode`` must be ``"zeros"``.
-        terms: M, the length of the axis the two factors share.
+        device, dtype: of the parameters.
+        **sizes: the family's own, such as ``bank_size``; see ``sizes`` of the family for the defaults.
 
     Shapes:
         input ``(N, in_channels, H, W)``, output ``(N, out_channels, Ho, Wo)`` as for ``nn.Conv2d``.
 
     Raises:
-        ZooError: sizes that are not positive, groups that do not divide the channels, a padding mode other
-            than zeros, or ``padding="same"`` with a stride.
+        ZooError: sizes that are unknown or not positive, groups that do not divide the channels, a padding
+            mode other than zeros, or ``padding="same"`` with a stride.
     """
 
     #: Which factor depends on the sample: ``"mixing"``, ``"basis"`` or ``"both"``.
     sample_factor: Literal["mixing", "basis", "both"] = "both"
+    #: The family's own arguments with their defaults; each becomes an attribute and must be at least 1.
+    sizes: ClassVar[dict[str, int]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
-    __constants__ = ("dilation", "groups", "kernel_size", "sample_factor", "stride")
+    __constants__ = ("sample_factor",)
 
+    #: M, the length of the axis that the two factors share.
+    terms: int
     bias: Tensor | None
 
     def __init__(
@@ -53,12 +59,21 @@ class DynamicConv2d(nn.Module):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
-        terms: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **sizes: int,
     ):
         super().__init__()
-        for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
+        if unknown := [name for name in sizes if name not in self.sizes]:
+            known = ", ".join(self.sizes) or "none"
+            raise ZooError(f"{type(self).__name__} has no argument {unknown[0]!r}; its own are {known}.")
+        sizes = {**self.sizes, **sizes}
+        for name, value in {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "groups": groups,
+            **sizes,
+        }.items():
             if value < 1:
                 raise ZooError(f"{name} must be at least 1, not {value}.")
         if in_channels % groups or out_channels % groups:
@@ -66,7 +81,9 @@ class DynamicConv2d(nn.Module):
                 f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}."
             )
         if padding_mode != "zeros":
-            raise ZooError(f"padding_mode={padding_mode!r} is not supported; use 'zeros' or pad before the layer.")
+            raise ZooError(
+                f"padding_mode={padding_mode!r} is not supported; use 'zeros' or pad before the layer."
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = as_pair("kernel_size", kernel_size, minimum=1)
@@ -75,15 +92,34 @@ class DynamicConv2d(nn.Module):
         self.padding = padding
         self.groups = groups
         self.padding_mode = padding_mode
-        self.terms = terms
+        self.geometry = Geometry(self.kernel_size, self.stride, self.dilation, groups)
         # left, right, top, bottom: the order of F.pad
         self._pad = padding_of(padding, self.kernel_size, self.stride, self.dilation)
         if bias:
             self.bias = nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
+        for name, value in sizes.items():
+            setattr(self, name, value)
+        self.make_parameters(in_channels // groups, {"device": device, "dtype": dtype})
         self.lowering = self.auto_lowering()
         self.shared_context = False
+        self.reset_parameters()
+
+    @torch.jit.unused
+    def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
+        """Register the family's parameters and set ``terms``.
+
+        Args:
+            per_group: I/G, the input channels a kernel sees.
+            like: device and dtype, to pass on.
+        """
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def reset_parameters(self) -> None:
+        """Initialise the family's parameters."""
+        raise NotImplementedError
 
     def context(self, x: Tensor) -> Tensor:
         """Summarise x (N, I, H, W) as its global average (N, I)."""
@@ -110,20 +146,21 @@ class DynamicConv2d(nn.Module):
         if shared:
             context = context.mean(dim=0, keepdim=True)
         elif self.lowering == "single":
-            torch._assert(x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more")
+            torch._assert(
+                x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more"
+            )
         mixing, basis = self.factors(context)
         x = F.pad(x, self._pad)
-        size, stride, dilation, groups = self.kernel_size, self.stride, self.dilation, self.groups
         if self.lowering == "contract" and not shared:
-            y = lowerings.contract(x, mixing, basis, self.sample_factor, size, stride, dilation, groups)
+            y = lowerings.contract(x, mixing, basis, self.sample_factor, self.geometry)
         else:
             kernels = lowerings.compose(mixing, basis)
             if shared or self.lowering == "single":
-                y = lowerings.shared(x, kernels, size, stride, dilation, groups)
+                y = lowerings.shared(x, kernels, self.geometry)
             elif self.lowering == "grouped":
-                y = lowerings.grouped(x, kernels, size, stride, dilation, groups)
+                y = lowerings.grouped(x, kernels, self.geometry)
             else:
-                y = lowerings.unfold(x, kernels, size, stride, dilation, groups)
+                y = lowerings.unfold(x, kernels, self.geometry)
         bias = self.bias
         if bias is not None:
             y = y + bias.view(1, -1, 1, 1)
@@ -182,7 +219,9 @@ class DynamicConv2d(nn.Module):
     @torch.jit.unused
     def extra_repr(self) -> str:
         """Show the convolution as ``nn.Conv2d`` does, then the lowering."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        )
         for name, default in {"padding": 0, "dilation": (1, 1), "groups": 1}.items():
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)!r}"

@@ -1,9 +1,10 @@
 """Dot-product kernels: attention over a small bank of kernels that all channel pairs share."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
 from zoo.layers.base import DynamicConv2d
 
 
@@ -18,7 +19,7 @@ class DotProductConv2d(DynamicConv2d):
     static convolution's multiplies.
 
     Args:
-        in_channels ... padding_mode: as for ``nn.Conv2d``.
+        in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
         bank_size: M, the number of kernels in the bank.
         key_dim: D, the length of queries and keys.
 
@@ -27,45 +28,25 @@ class DotProductConv2d(DynamicConv2d):
         bias (O).
 
     Raises:
-        ZooError: see :class:`DynamicConv2d`; a ``bank_size`` or ``key_dim`` below 1.
+        ZooError: see :class:`DynamicConv2d`.
     """
 
     sample_factor = "mixing"
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
+    sizes: ClassVar[dict[str, int]] = {"bank_size": 4, "key_dim": 8}
+    bank_size: int
+    key_dim: int
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        bank_size: int = 4,
-        key_dim: int = 8,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        for name, value in {"bank_size": bank_size, "key_dim": key_dim}.items():
-            if value < 1:
-                raise ZooError(f"{name} must be at least 1, not {value}.")
-        like = {"device": device, "dtype": dtype}
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            terms=bank_size, **like,
-        )  # fmt: skip
-        self.bank_size = bank_size
-        self.key_dim = key_dim
-        self.bank = nn.Parameter(torch.empty(bank_size, self.kernel_size[0] * self.kernel_size[1], **like))
-        self.keys = nn.Parameter(torch.empty(bank_size, key_dim, **like))
-        self.in_queries = nn.Parameter(torch.empty(in_channels // groups, key_dim, **like))
-        self.out_queries = nn.Parameter(torch.empty(out_channels, key_dim, **like))
-        self.reduce = nn.Linear(in_channels, key_dim, **like)
-        self.reset_parameters()
+    def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
+        """Register bank, keys, in_queries, out_queries and reduce."""
+        self.terms = self.bank_size
+        self.bank = nn.Parameter(
+            torch.empty(self.bank_size, self.kernel_size[0] * self.kernel_size[1], **like)
+        )
+        self.keys = nn.Parameter(torch.empty(self.bank_size, self.key_dim, **like))
+        self.in_queries = nn.Parameter(torch.empty(per_group, self.key_dim, **like))
+        self.out_queries = nn.Parameter(torch.empty(self.out_channels, self.key_dim, **like))
+        self.reduce = nn.Linear(self.in_channels, self.key_dim, **like)
 
     def reset_parameters(self) -> None:
         """Start with logits of unit variance, a bank without a common kernel, and He's variance."""
@@ -80,7 +61,7 @@ class DotProductConv2d(DynamicConv2d):
         with torch.no_grad():
             # A kernel common to the whole bank would reach every output alike and drown the differences.
             if self.bank_size > 1:
-                self.bank -= self.bank.mean(dim=0)
+                self.bank.sub_(self.bank.mean(dim=0))
         self.balance_mean_(self.bank, dim=1)
         self.scale_to_he_(self.bank)
 

@@ -23,5 +23,7 @@ def family(name: str) -> type[DynamicConv2d]:
         ZooError: an unknown suffix.
     """
     if name not in FAMILIES:
-        raise ZooError(f"unknown family {name!r}; choose from {', '.join(FAMILIES)}.{nearest(name, FAMILIES)}")
+        raise ZooError(
+            f"unknown family {name!r}; choose from {', '.join(FAMILIES)}.{nearest(name, FAMILIES)}"
+        )
     return FAMILIES[name]

@@ -1,10 +1,11 @@
 """FC-generated kernels: a small network turns kernel embeddings and the context into kernels."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import ZooError
 from zoo.layers.base import DynamicConv2d
 
 
@@ -19,7 +20,7 @@ class FCGeneratedConv2d(DynamicConv2d):
     no bias: each would be one more term, and an embedding column can learn to be constant.
 
     Args:
-        in_channels ... padding_mode: as for ``nn.Conv2d``.
+        in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
         embedding_dim: V, the length of each kernel's embedding.
         hidden_dim: H, the width at which embedding and context meet; costs nothing once deployed.
 
@@ -28,43 +29,23 @@ class FCGeneratedConv2d(DynamicConv2d):
         bias (O).
 
     Raises:
-        ZooError: see :class:`DynamicConv2d`; an ``embedding_dim`` or ``hidden_dim`` below 1.
+        ZooError: see :class:`DynamicConv2d`.
     """
 
     sample_factor = "basis"
+    sizes: ClassVar[dict[str, int]] = {"embedding_dim": 4, "hidden_dim": 32}
+    embedding_dim: int
+    hidden_dim: int
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        embedding_dim: int = 4,
-        hidden_dim: int = 32,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        for name, value in {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim}.items():
-            if value < 1:
-                raise ZooError(f"{name} must be at least 1, not {value}.")
-        like = {"device": device, "dtype": dtype}
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            terms=embedding_dim, **like,
-        )  # fmt: skip
-        self.embedding_dim = embedding_dim
-        self.hidden_dim = hidden_dim
-        self.embedding = nn.Parameter(torch.empty(out_channels, embedding_dim, in_channels // groups, **like))
-        self.widen = nn.Linear(embedding_dim, hidden_dim, bias=False, **like)
-        self.gate = nn.Linear(in_channels, hidden_dim, **like)
-        self.project = nn.Linear(hidden_dim, self.kernel_size[0] * self.kernel_size[1], bias=False, **like)
-        self.reset_parameters()
+    def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
+        """Register embedding, widen, gate and project."""
+        self.terms = self.embedding_dim
+        self.embedding = nn.Parameter(torch.empty(self.out_channels, self.embedding_dim, per_group, **like))
+        self.widen = nn.Linear(self.embedding_dim, self.hidden_dim, bias=False, **like)
+        self.gate = nn.Linear(self.in_channels, self.hidden_dim, **like)
+        self.project = nn.Linear(
+            self.hidden_dim, self.kernel_size[0] * self.kernel_size[1], bias=False, **like
+        )
 
     def reset_parameters(self) -> None:
         """Start with gates near 1/2 and kernels of He's variance."""
@@ -92,7 +73,9 @@ class FCGeneratedConv2d(DynamicConv2d):
         rank = min(self.embedding_dim, self.hidden_dim, len(directions))
         directions = directions[:rank]
         self.embedding.zero_()
-        self.embedding[:, :rank] = (flat @ directions.t()).unflatten(0, (weight.shape[0], weight.shape[1])).transpose(1, 2)
+        self.embedding[:, :rank] = (
+            (flat @ directions.t()).unflatten(0, (weight.shape[0], weight.shape[1])).transpose(1, 2)
+        )
         # With every gate at 1/2 the basis is project @ widen / 2; solve that for the wanted directions.
         self.gate.weight.zero_()
         self.gate.bias.zero_()

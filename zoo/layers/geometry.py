@@ -1,9 +1,20 @@
 """Kernel sizes, strides and paddings as ``nn.Conv2d`` reads them."""
 
+from typing import NamedTuple
+
 from zoo.errors import ZooError
 
 
-def as_pair(name: str, value: int | tuple[int, int], minimum: int) -> tuple[int, int]:
+class Geometry(NamedTuple):
+    """Where a convolution looks, without its padding; pairs are (height, width)."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def as_pair(name: str, value: int | tuple[int, ...], minimum: int) -> tuple[int, int]:
     """Read an int or a pair (height, width) of at least ``minimum``.
 
     Raises:
@@ -12,11 +23,11 @@ def as_pair(name: str, value: int | tuple[int, int], minimum: int) -> tuple[int,
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
         raise ZooError(f"{name} must be an int or a pair of ints of at least {minimum}, not {value!r}.")
-    return pair
+    return pair[0], pair[1]
 
 
 def padding_of(
-    padding: int | tuple[int, int] | str,
+    padding: int | tuple[int, ...] | str,
     kernel_size: tuple[int, int],
     stride: tuple[int, int],
     dilation: tuple[int, int],

@@ -1,10 +1,11 @@
 """Kernel-weighted convolution: every static kernel scaled by a gate that the image opens."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import ZooError
 from zoo.layers.base import DynamicConv2d
 
 
@@ -17,48 +18,27 @@ class KernelWeightedConv2d(DynamicConv2d):
     so ``weight = 2 * W`` is the static convolution W exactly.
 
     Args:
-        in_channels ... padding_mode: as for ``nn.Conv2d``.
+        in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
         vector_dim: V, the length of each kernel's vector and of the reduced context.
 
     Parameters:
         weight (O, kh*kw, I/G), vectors (O, I/G, V), reduce ``Linear(I, V)``, bias (O).
 
     Raises:
-        ZooError: see :class:`DynamicConv2d`; a ``vector_dim`` below 1.
+        ZooError: see :class:`DynamicConv2d`.
     """
 
     sample_factor = "mixing"
     no_weight_decay_names = ("vectors",)
+    sizes: ClassVar[dict[str, int]] = {"vector_dim": 9}
+    vector_dim: int
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        vector_dim: int = 9,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        if vector_dim < 1:
-            raise ZooError(f"vector_dim must be at least 1, not {vector_dim}.")
-        like = {"device": device, "dtype": dtype}
-        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            terms=size[0] * size[1], **like,
-        )  # fmt: skip
-        self.vector_dim = vector_dim
-        self.weight = nn.Parameter(torch.empty(out_channels, self.terms, in_channels // groups, **like))
-        self.vectors = nn.Parameter(torch.empty(out_channels, in_channels // groups, vector_dim, **like))
-        self.reduce = nn.Linear(in_channels, vector_dim, **like)
-        self.reset_parameters()
+    def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
+        """Register weight, vectors and reduce."""
+        self.terms = self.kernel_size[0] * self.kernel_size[1]
+        self.weight = nn.Parameter(torch.empty(self.out_channels, self.terms, per_group, **like))
+        self.vectors = nn.Parameter(torch.empty(self.out_channels, per_group, self.vector_dim, **like))
+        self.reduce = nn.Linear(self.in_channels, self.vector_dim, **like)
 
     def reset_parameters(self) -> None:
         """Start with gates near 1/2 and kernels of He's variance."""

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.layers.geometry import Geometry
+
 
 @dataclass(frozen=True)
 class Lowering:
@@ -57,10 +59,9 @@ def to_conv_weight(kernels: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     return kernels.transpose(2, 3).unflatten(3, (kernel_size[0], kernel_size[1]))
 
 
-def im2col(
-    x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int
-) -> Tensor:
+def im2col(x: Tensor, geometry: Geometry) -> Tensor:
     """Gather the P shifted copies of x: (N, I, H, W) -> (N, G, P, I/G, Ho, Wo), made of slices alone."""
+    kernel_size, stride, dilation, groups = geometry
     height = (x.shape[2] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
     width = (x.shape[3] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
     x = x.unflatten(1, (groups, -1))
@@ -77,12 +78,10 @@ def im2col(
 def grouped(
     x: Tensor,
     kernels: Tensor,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Fold the batch into the groups of one convolution: ``groups = N * G``."""
+    kernel_size, stride, dilation, groups = geometry
     batch = x.shape[0]
     weight = to_conv_weight(kernels, kernel_size).expand(batch, -1, -1, -1, -1)
     y = F.conv2d(
@@ -100,12 +99,10 @@ def grouped(
 def shared(
     x: Tensor,
     kernels: Tensor,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
 ) -> Tensor:
-    """Run an ordinary convolution whose weight is computed: kernels (1, O, P, I/G) serve every sample of x."""
+    """Run an ordinary convolution with a computed weight: kernels (1, O, P, I/G) serve every sample."""
+    kernel_size, stride, dilation, groups = geometry
     weight = to_conv_weight(kernels, kernel_size)[0]
     return F.conv2d(x, weight, None, stride, (0, 0), dilation, groups)
 
@@ -113,14 +110,11 @@ def shared(
 def unfold(
     x: Tensor,
     kernels: Tensor,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Multiply the kernels with the im2col of x, one matrix product a sample and group."""
-    columns = im2col(x, kernel_size, stride, dilation, groups)
-    rows = kernels.unflatten(1, (groups, -1)).flatten(3)
+    columns = im2col(x, geometry)
+    rows = kernels.unflatten(1, (geometry.groups, -1)).flatten(3)
     y = rows @ columns.flatten(4).flatten(2, 3)
     return y.flatten(1, 2).unflatten(2, (columns.shape[4], columns.shape[5]))
 
@@ -130,24 +124,24 @@ def contract(
     mixing: Tensor,
     basis: Tensor | None,
     sample_factor: str,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Apply the basis to x first, then mix the M filtered copies of each channel.
 
     A factor that does not depend on the sample becomes a static convolution: the basis a depthwise one,
     the mixing a 1x1 one. With M < P this needs M / P of a static convolution's multiplies.
     """
+    groups = geometry.groups
     if basis is None:
-        filtered = im2col(x, kernel_size, stride, dilation, groups)
+        filtered = im2col(x, geometry)
     elif sample_factor == "mixing":
-        filtered = _filter_static(x, basis[0], kernel_size, stride, dilation, groups)
+        filtered = _filter_static(x, basis[0], geometry)
     else:
-        columns = im2col(x, kernel_size, stride, dilation, groups)
+        columns = im2col(x, geometry)
         filtered = basis.unsqueeze(1) @ columns.flatten(3)
-        filtered = filtered.reshape(columns.shape[0], groups, -1, columns.shape[3], columns.shape[4], columns.shape[5])
+        filtered = filtered.reshape(
+            columns.shape[0], groups, -1, columns.shape[3], columns.shape[4], columns.shape[5]
+        )
     # filtered: (N, G, M, I/G, Ho, Wo)
     if sample_factor == "basis":
         weight = mixing[0].flatten(1).unsqueeze(2).unsqueeze(3)
@@ -160,16 +154,14 @@ def contract(
 def _filter_static(
     x: Tensor,
     basis: Tensor,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Run the M filters of a batch-free basis (M, P) over every channel: (N, G, M, I/G, Ho, Wo).
 
     x is repeated M times so that the filtered copies come out with the channel last, as the mixing wants
     them; a depthwise convolution with M outputs a channel would need a transpose of its large output.
     """
+    kernel_size, stride, dilation, groups = geometry
     terms = basis.shape[0]
     channels = x.shape[1]
     repeated = x.unflatten(1, (groups, 1, -1)).expand(-1, -1, terms, -1, -1, -1).flatten(1, 3)

@@ -35,7 +35,13 @@ def _shrink_resnet_stem(model: Any) -> None:
     """Replace the 7x7 stride-2 convolution by a 3x3 stride-1 one and drop the max-pool."""
     old = model.conv1
     model.conv1 = nn.Conv2d(
-        old.in_channels, old.out_channels, 3, padding=1, bias=False, device=old.weight.device, dtype=old.weight.dtype
+        old.in_channels,
+        old.out_channels,
+        3,
+        padding=1,
+        bias=False,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
     )
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

@@ -1,20 +1,20 @@
 """Turning the convolutions of a network dynamic, and starting them from static weights."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.layers import DynamicConv2d
+from zoo.layers.geometry import as_pair
 
 
 def convert(
     model: nn.Module,
     layer: type[DynamicConv2d],
     where: Callable[[str, nn.Conv2d], bool],
-    **layer_args: Any,
+    **layer_args: int,
 ) -> list[str]:
     """Replace the chosen ``nn.Conv2d`` of a model by dynamic ones of the same geometry, in place.
 
@@ -35,14 +35,20 @@ def convert(
     for name, conv in chosen:
         if not where(name, conv):
             continue
-        try:
-            dynamic = layer(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-                conv.groups, conv.bias is not None, conv.padding_mode,
-                device=conv.weight.device, dtype=conv.weight.dtype, **layer_args,
-            )  # fmt: skip
-        except TypeError as error:
-            raise ZooError(f"{layer.__name__} does not take these arguments: {error}.") from None
+        dynamic = layer(
+            conv.in_channels,
+            conv.out_channels,
+            as_pair("kernel_size", conv.kernel_size, minimum=1),
+            as_pair("stride", conv.stride, minimum=1),
+            conv.padding if isinstance(conv.padding, str) else as_pair("padding", conv.padding, minimum=0),
+            as_pair("dilation", conv.dilation, minimum=1),
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+            **layer_args,
+        )
         model.set_submodule(name, dynamic)
         replaced.append(name)
     return replaced
@@ -75,14 +81,19 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
     targets = {key: value for key, value in model.state_dict().items() if key not in own}
     wanted = {key: tuple(value.shape) for key, value in targets.items()}
     wanted |= {
-        f"{name}.weight": (m.out_channels, m.in_channels // m.groups, *m.kernel_size) for name, m in dynamic.items()
+        f"{name}.weight": (m.out_channels, m.in_channels // m.groups, *m.kernel_size)
+        for name, m in dynamic.items()
     }
     for key, shape in wanted.items():
         if key not in static_state:
-            raise ZooError(f"cannot start from these weights: {key} is missing; give those of the static twin.")
+            raise ZooError(
+                f"cannot start from these weights: {key} is missing; give those of the static twin."
+            )
         if tuple(static_state[key].shape) != shape:
             found = tuple(static_state[key].shape)
-            raise ZooError(f"cannot start from these weights: {key} has shape {found}, the model needs {shape}.")
+            raise ZooError(
+                f"cannot start from these weights: {key} has shape {found}, the model needs {shape}."
+            )
     for key, value in targets.items():
         value.copy_(static_state[key])
     errors = {}

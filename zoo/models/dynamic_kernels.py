@@ -31,7 +31,7 @@ def build(
     *,
     stem: str = "cifar",
     stages: tuple[int, ...] | None = None,
-    layer_args: dict[str, Any] | None = None,
+    layer_args: dict[str, int] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a backbone and make its spatial convolutions dynamic.
@@ -51,7 +51,9 @@ def build(
         raise ZooError(f"unknown stem {stem!r}; choose from {', '.join(STEMS)}.")
     chosen = tuple(range(len(backbone.stages))) if stages is None else tuple(stages)
     if outside := [stage for stage in chosen if stage not in range(len(backbone.stages))]:
-        raise ZooError(f"stage {outside[0]} is out of range; this backbone has stages 0 to {len(backbone.stages) - 1}.")
+        raise ZooError(
+            f"stage {outside[0]} is out of range; this backbone has stages 0 to {len(backbone.stages) - 1}."
+        )
     if layer_args and family_name == STATIC:
         raise ZooError(f"a static model has no dynamic layers to take {', '.join(layer_args)}.")
     model = backbone.build(**backbone.args, **kwargs)
@@ -84,7 +86,9 @@ def create_model(
     """
     check_name(name)
     if pretrained and checkpoint is None and manifest_entry(name) is None:
-        raise ZooError(f"{name} has no trained weights yet; create it with pretrained=False (--no-pretrained).")
+        raise ZooError(
+            f"{name} has no trained weights yet; create it with pretrained=False (--no-pretrained)."
+        )
     model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
     if checkpoint is not None:
         load_into(model, checkpoint)
@@ -100,7 +104,9 @@ def check_name(name: str) -> None:
     """Raise a :class:`ZooError` that suggests the nearest names unless ``name`` is one of this zoo's."""
     base, _, tag = name.partition(".")
     if base not in __all__:
-        raise ZooError(f"unknown model {name!r}.{nearest(base, __all__) or ' See python -m export --models.'}")
+        raise ZooError(
+            f"unknown model {name!r}.{nearest(base, __all__) or ' See python -m export --models.'}"
+        )
     if tag not in ("", TAG):
         raise ZooError(f"unknown tag {tag!r} of {base}; the only one is {TAG!r}.")
 

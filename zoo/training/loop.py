@@ -18,7 +18,7 @@ from zoo.errors import ZooError
 from zoo.layers import share_context
 from zoo.training import checkpoint
 from zoo.training._require import progress_bar, require
-from zoo.training.augment import warp
+from zoo.training.augment import MILD, warp
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split
 from zoo.training.evaluate import top1
@@ -70,6 +70,7 @@ def train(
         if test is not None and (due or run.progress.finished):
             run.evaluate(record, test)
         run.finish_epoch(record)
+    run.accelerator.end_training()
     return run.progress
 
 
@@ -97,10 +98,12 @@ class _Run:
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)
         total = self.updates * len(recipe.sizes)
+        warmup = int(recipe.warmup * total)
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            t_initial=total,
-            warmup_t=round(recipe.warmup * total),
+            t_initial=total - warmup,
+            warmup_t=warmup,
+            warmup_prefix=True,
             warmup_lr_init=recipe.lr / 100,
             t_in_epochs=False,
         )
@@ -143,9 +146,11 @@ class _Run:
         order = torch.randperm(len(self.labels), generator=generator)
         local = recipe.batch_size // self.world
         share = slice(self.rank * local, (self.rank + 1) * local)
+        mild = epoch >= len(recipe.sizes) - recipe.mild_epochs
+        augmentation = MILD if mild else recipe.augmentation
         for update in range(self.updates):
             rows = order[update * recipe.batch_size : (update + 1) * recipe.batch_size]
-            maps = recipe.augmentation.draw(len(rows), side, generator)
+            maps = augmentation.draw(len(rows), side, generator)
             yield rows[share], maps[share]
 
     def epoch(self) -> dict[str, Any]:

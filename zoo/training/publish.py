@@ -18,15 +18,27 @@ from zoo.training.data import Split
 from zoo.training.evaluate import as_published, figures, place
 
 
-def facts(data: Split, note: str | None, command: str) -> dict[str, Any]:
+def facts(data: Split, note: str | None, command: str, warm_start: str | None = None) -> dict[str, Any]:
     """Return what a run is started with and the manifest keeps.
 
     Args:
         data: the training images.
         note: what to say beside their source.
         command: the command line.
+        warm_start: what the run starts from; another run's checkpoint is described with it.
     """
+    earlier = {}
+    if warm_start and Path(warm_start).name == checkpoint.FILE:
+        progress = checkpoint.read_progress(Path(warm_start).parent)
+        earlier = {
+            "model": progress.recipe.model,
+            "phases": progress.recipe.phases,
+            "images_seen": progress.step * progress.recipe.batch_size,
+            "seconds": round(progress.seconds),
+            "started_from": progress.facts.get("started_from"),
+        }
     return {
+        "started_from": earlier or None,
         "train_images": len(data),
         "data": data.describe(note),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",

@@ -18,8 +18,9 @@ class Recipe:
     Attributes:
         model: name in timm's registry.
         phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.
-        shared_epochs: for so many epochs at the start, the samples of a batch share the kernels that their mean
-            context makes (:func:`zoo.layers.share_context`), which is nearly as fast as a static network.
+        shared_epochs: for so many epochs at the start, the samples of a batch share the kernels of their mean
+            context (:func:`zoo.layers.share_context`), which is nearly as fast as a static network.
+        mild_epochs: for so many epochs at the end, images are warped by ``MILD`` instead of ``augmentation``.
         images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
         batch_size: images an update, over all processes together.
         optimizer: name in timm's optimizer registry.
@@ -42,6 +43,7 @@ class Recipe:
     model: str
     phases: tuple[tuple[int, int], ...] = ((32, 30),)
     shared_epochs: int = 0
+    mild_epochs: int = 0
     images_per_epoch: int | None = None
     batch_size: int = 128
     optimizer: str = "adamw"
@@ -67,7 +69,8 @@ class Recipe:
         for name in ("batch_size", "images_per_epoch", "threads"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, "at least 1")
-        check(0 <= self.shared_epochs <= len(self.sizes), "shared_epochs", "from 0 to the number of epochs")
+        for name in ("shared_epochs", "mild_epochs"):
+            check(0 <= getattr(self, name) <= len(self.sizes), name, "from 0 to the number of epochs")
         for name in ("warmup", "label_smoothing", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")

@@ -1,0 +1,34 @@
+"""Every registered model, in every format, at batch sizes unlike the traced one."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from export.base import RUNTIMES, runtime
+
+SLOW = ("resnet34", "resnet50")
+MODELS = [
+    pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in zoo.list_models()
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("format_name", RUNTIMES)
+def test_every_model_is_right_at_every_batch_size(name, format_name, stir, tmp_path):
+    torch.manual_seed(0)
+    model = stir(zoo.create_model(name))
+    path = tmp_path / "model"
+    certificate = importlib.import_module(f"export.{format_name}").export(model, path)
+    assert certificate.max_rel <= 1e-4
+    predict = runtime(format_name).load(path)
+    random = np.random.default_rng(9)
+    for batch in (1, 2, 3, 5, 8):
+        images = random.standard_normal((batch, 3, 32, 32), dtype=np.float32)
+        with torch.inference_mode():
+            want = model(torch.from_numpy(images)).numpy()
+        got = predict(images)
+        assert got.shape == want.shape == (batch, 10)
+        assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max(), batch

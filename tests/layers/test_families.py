@@ -1,0 +1,235 @@
+"""Every family, every lowering and every geometry against plain loops written from the maths."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.layers import reference
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES, LOWERINGS, DynamicConv2d, set_lowering, share_context
+
+#: in, out, kernel_size, nn.Conv2d's other arguments, and the padding in pixels (left, right, top, bottom).
+GEOMETRIES: dict[str, tuple[tuple[int, int, Any], dict[str, Any], tuple[int, ...]]] = {
+    "3x3": ((3, 4, 3), {"padding": 1}, (1, 1, 1, 1)),
+    "1x1": ((3, 4, 1), {}, (0, 0, 0, 0)),
+    "1x1-stride": ((4, 2, 1), {"stride": 2}, (0, 0, 0, 0)),
+    "7x7": ((2, 3, 7), {"padding": 3, "stride": 2}, (3, 3, 3, 3)),
+    "5x5-same-dilated": ((2, 2, 5), {"padding": "same", "dilation": 2}, (4, 4, 4, 4)),
+    "2x2-same": ((2, 3, 2), {"padding": "same"}, (0, 1, 0, 1)),
+    "valid": ((2, 3, 3), {"padding": "valid"}, (0, 0, 0, 0)),
+    "3x2-pairs": ((2, 3, (3, 2)), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}, (0, 0, 1, 1)),
+    "groups": ((4, 6, 3), {"padding": 1, "groups": 2}, (1, 1, 1, 1)),
+    "depthwise": ((4, 4, 3), {"padding": 1, "stride": 2, "groups": 4}, (1, 1, 1, 1)),
+    "depthwise-multiplier": ((3, 6, 3), {"padding": 1, "groups": 3}, (1, 1, 1, 1)),
+    "no-bias": ((3, 4, 3), {"padding": 1, "bias": False}, (1, 1, 1, 1)),
+}
+
+families = pytest.mark.parametrize("layer", FAMILIES.values(), ids=FAMILIES)
+
+
+def randomised(layer: DynamicConv2d) -> DynamicConv2d:
+    """Return the layer in float64 with every parameter random, none at its mild start."""
+    layer = layer.double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+    return layer
+
+
+@families
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_lowerings_equal_the_loops(layer: type[DynamicConv2d], geometry: str) -> None:
+    sizes, arguments, padding = GEOMETRIES[geometry]
+    conv = randomised(layer(*sizes, **arguments))
+    x = torch.randn(3, sizes[0], 9, 8, dtype=torch.float64)
+    wanted = reference.convolve(conv, x.numpy(), padding)
+    torch.testing.assert_close(
+        conv.kernels(conv.context(x)),
+        torch.from_numpy(reference.kernels(conv, x.numpy())),
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    for name, lowering in LOWERINGS.items():
+        set_lowering(conv, name)
+        y = torch.cat([conv(sample) for sample in x.split(1)]) if lowering.batch == "one" else conv(x)
+        torch.testing.assert_close(
+            y, torch.from_numpy(wanted), rtol=1e-10, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@families
+def test_kernels_depend_on_the_sample(layer: type[DynamicConv2d]) -> None:
+    conv = randomised(layer(3, 4, 3))
+    kernels = conv.kernels(torch.randn(2, 3, dtype=torch.float64))
+    assert not torch.allclose(kernels[0], kernels[1])
+
+
+@families
+def test_a_static_factor_has_a_leading_one(layer: type[DynamicConv2d]) -> None:
+    conv = layer(3, 4, 3)
+    mixing, basis = conv.factors(torch.randn(5, 3))
+    assert mixing.shape == ((5 if conv.sample_factor != "basis" else 1), 4, conv.terms, 3)
+    if basis is not None:
+        assert basis.shape == ((5 if conv.sample_factor != "mixing" else 1), conv.terms, 9)
+
+
+@families
+@pytest.mark.parametrize(
+    "lowering", [name for name, lowering in LOWERINGS.items() if lowering.batch != "one"]
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients(layer: type[DynamicConv2d], lowering: str, groups: int) -> None:
+    conv = set_lowering(randomised(layer(2, 2, 3, padding=1, groups=groups)), lowering)
+    names, parameters = zip(*conv.named_parameters(), strict=True)
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(conv, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *parameters))
+    gradients = torch.autograd.grad(conv(x).square().sum(), parameters)
+    assert all(gradient.abs().max() > 0 for gradient in gradients), (
+        "a parameter the output does not depend on"
+    )
+
+
+@families
+def test_drop_in_for_conv2d(layer: type[DynamicConv2d]) -> None:
+    arguments = (4, 6, (3, 5), (2, 1), (1, 2), 1, 2, True)
+    conv, static = layer(*arguments), nn.Conv2d(*arguments)
+    x = torch.randn(2, 4, 11, 12)
+    assert conv(x).shape == static(x).shape
+    for name in (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+    ):
+        assert getattr(conv, name) == getattr(static, name)
+    assert conv.bias is not None
+    assert conv.bias.shape == static.bias.shape
+
+
+@families
+def test_shared_context_is_the_mean_context_in_training_alone(layer: type[DynamicConv2d]) -> None:
+    conv = share_context(randomised(layer(3, 4, 3, padding=1)), True)
+    x = torch.randn(3, 3, 6, 6, dtype=torch.float64)
+    kernels = conv.kernels(conv.context(x).mean(0, keepdim=True))
+    torch.testing.assert_close(conv(x), F.conv2d(x, kernels[0], conv.bias, padding=1))
+    own = conv.eval()(x)
+    assert not torch.allclose(own, conv.train()(x))
+    torch.testing.assert_close(share_context(conv, False)(x), own)
+
+
+@families
+def test_samples_do_not_leak(layer: type[DynamicConv2d]) -> None:
+    conv = randomised(layer(3, 4, 3, padding=1))
+    x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    for name, lowering in LOWERINGS.items():
+        if lowering.batch == "one":
+            continue
+        set_lowering(conv, name)
+        changed = x.clone()
+        changed[1] = 100.0
+        before, after = conv(x), conv(changed)
+        torch.testing.assert_close(before[[0, 2, 3]], after[[0, 2, 3]])
+        assert not torch.allclose(before[1], after[1])
+
+
+@families
+def test_scripts_and_traces(layer: type[DynamicConv2d]) -> None:
+    conv = layer(3, 4, 3, padding=1)
+    x = torch.randn(2, 3, 6, 6)
+    for name, lowering in LOWERINGS.items():
+        if lowering.batch == "one":
+            continue
+        set_lowering(conv, name)
+        torch.testing.assert_close(torch.fx.symbolic_trace(conv)(x), conv(x))
+        torch.testing.assert_close(torch.jit.script(conv)(x), conv(x))
+
+
+def test_single_refuses_a_batch() -> None:
+    conv = set_lowering(FAMILIES["kw"](3, 4, 3), "single")
+    with pytest.raises(AssertionError, match="takes batch 1"):
+        conv(torch.randn(2, 3, 6, 6))
+
+
+@families
+@pytest.mark.parametrize("geometry", ["3x3", "1x1", "groups"])
+def test_initialisation_keeps_the_scale(layer: type[DynamicConv2d], geometry: str) -> None:
+    arguments = {"3x3": (32, 32, 3, 1, 1), "1x1": (32, 32, 1), "groups": (32, 32, 3, 1, 1, 1, 4)}[geometry]
+    gains = []
+    with torch.no_grad():
+        for seed in range(5):
+            torch.manual_seed(seed)
+            x = torch.randn(4, 32, 12, 12)
+            for _ in range(16):
+                x = layer(*arguments)(x).relu()
+            gains.append(x.square().mean().log10().item())
+    # He's initialisation keeps the mean of the energy, and its median drifts a little at this width.
+    assert abs(np.median(gains)) < 2, f"energies after 16 layers, as powers of ten: {gains}"
+
+
+@families
+def test_default_initial_kernels_have_he_variance(layer: type[DynamicConv2d]) -> None:
+    conv = layer(16, 32, 3)
+    kernels = conv.kernels(torch.zeros(1, 16))
+    torch.testing.assert_close(kernels.square().mean(), torch.tensor(2 / (16 * 9)), rtol=1e-4, atol=0)
+
+
+BAD = {
+    "in_channels must be at least 1": {"in_channels": 0},
+    "groups=3 must divide in_channels=4": {"groups": 3},
+    "padding_mode='reflect' is not supported": {"padding_mode": "reflect"},
+    "padding='same' needs stride 1": {"padding": "same", "stride": 2},
+    "padding must be an int, a pair, 'same' or 'valid', not 'full'": {"padding": "full"},
+    "padding must be an int or a pair of ints of at least 0": {"padding": -1},
+    "kernel_size must be an int or a pair": {"kernel_size": (3, 3, 3)},
+    "stride must be an int or a pair of ints of at least 1": {"stride": 0},
+}
+
+
+@families
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arguments_are_named(layer: type[DynamicConv2d], message: str) -> None:
+    with pytest.raises(ZooError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        layer(**{"in_channels": 4, "out_channels": 4, "kernel_size": 3, **BAD[message]})
+
+
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [
+        ("kw", "vector_dim"),
+        ("fgk", "embedding_dim"),
+        ("fgk", "hidden_dim"),
+        ("dpk", "bank_size"),
+        ("dpk", "key_dim"),
+    ],
+)
+def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
+    with pytest.raises(ZooError, match=f"{argument} must be at least 1, not 0"):
+        FAMILIES[family](4, 4, 3, **{argument: 0})
+    conv = FAMILIES[family](4, 4, 3, padding=1, **{argument: 5})
+    assert any(5 in parameter.shape for parameter in conv.parameters())
+    assert conv(torch.randn(2, 4, 6, 6)).shape == (2, 4, 6, 6)
+
+
+def test_unknown_lowering_suggests() -> None:
+    with pytest.raises(ZooError, match=r"unknown lowering 'unfolded'; choose from .* Did you mean unfold\?"):
+        set_lowering(nn.Identity(), "unfolded")
+
+
+def test_auto_contracts_only_where_it_saves() -> None:
+    assert FAMILIES["dpk"](4, 4, 3, bank_size=4).lowering == "contract"
+    assert FAMILIES["dpk"](4, 4, 3, bank_size=9).lowering == "unfold"
+    assert FAMILIES["dpk"](4, 4, 1).lowering == "unfold"
+    conv = set_lowering(FAMILIES["dpk"](4, 4, 3), "grouped")
+    assert set_lowering(conv, "auto").lowering == "contract"

@@ -1,0 +1,61 @@
+"""The identities by which a dynamic convolution starts as a static one."""
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.errors import ZooError
+from zoo.layers import DotProductConv2d, DynamicConv2d, FCGeneratedConv2d, KernelWeightedConv2d
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (KernelWeightedConv2d, {}),
+        (FCGeneratedConv2d, {"embedding_dim": 9}),
+        (FCGeneratedConv2d, {"embedding_dim": 12, "hidden_dim": 9}),
+    ],
+)
+def test_exact_warm_start(layer: type[DynamicConv2d], arguments: dict[str, int], groups: int) -> None:
+    static = nn.Conv2d(4, 6, 3, padding=1, groups=groups).double()
+    conv = layer(4, 6, 3, padding=1, groups=groups, **arguments).double()
+    x = torch.randn(3, 4, 7, 7, dtype=torch.float64)
+    assert not torch.allclose(conv(x), static(x))
+    assert conv.warm_start_(static.weight, static.bias) == 0.0
+    torch.testing.assert_close(conv(x), static(x), rtol=1e-9, atol=1e-11)
+
+
+def test_zero_vectors_are_half_the_static_convolution() -> None:
+    conv = KernelWeightedConv2d(4, 6, 3).double()
+    nn.init.zeros_(conv.vectors)
+    half = conv.weight.unflatten(1, (3, 3)).permute(0, 3, 1, 2) / 2
+    torch.testing.assert_close(
+        conv.kernels(torch.randn(2, 4, dtype=torch.float64)), half.expand(2, -1, -1, -1, -1)
+    )
+
+
+@pytest.mark.parametrize("embedding_dim", [1, 4, 8])
+def test_fgk_with_a_short_embedding_holds_the_best_approximation(embedding_dim: int) -> None:
+    static = nn.Conv2d(4, 6, 3).double()
+    conv = FCGeneratedConv2d(4, 6, 3, embedding_dim=embedding_dim).double()
+    error = conv.warm_start_(static.weight, static.bias)
+    kernels = conv.kernels(torch.randn(1, 4, dtype=torch.float64))[0]
+    assert error == pytest.approx(((kernels - static.weight).norm() / static.weight.norm()).item())
+    singular = torch.linalg.svdvals(static.weight.flatten(2).flatten(0, 1))
+    best = (singular[embedding_dim:].square().sum() / singular.square().sum()).sqrt().item()
+    assert error == pytest.approx(best)
+
+
+def test_a_warm_started_layer_still_learns_from_the_context() -> None:
+    static = nn.Conv2d(4, 6, 3)
+    for conv in (KernelWeightedConv2d(4, 6, 3), FCGeneratedConv2d(4, 6, 3)):
+        conv.warm_start_(static.weight, static.bias)
+        conv(torch.rand(2, 4, 5, 5)).square().sum().backward()
+        gated = conv.vectors if isinstance(conv, KernelWeightedConv2d) else conv.gate.weight
+        assert gated.grad.abs().max() > 0
+
+
+def test_dpk_says_that_it_cannot() -> None:
+    with pytest.raises(ZooError, match="DotProductConv2d cannot start from static kernels"):
+        DotProductConv2d(4, 6, 3).warm_start_(torch.randn(6, 4, 3, 3))

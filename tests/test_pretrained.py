@@ -1,0 +1,140 @@
+"""Weights: where they are found, how damage is reported, how they are stored."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import zoo
+from zoo import pretrained
+from zoo.errors import ZooError
+
+NAME = "resnet10_dpk"
+TRAINED = sorted(pretrained.read_manifest())
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder of our own with one small published model."""
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path))
+    pretrained.publish(NAME, timm.create_model(NAME).state_dict(), {"epochs": 1})
+    return tmp_path
+
+
+def load(folder: Path) -> torch.nn.Module:
+    overlay = {"file": str(folder / f"{NAME}.safetensors")}
+    return timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=overlay).eval()
+
+
+def test_published_weights_are_fp16_and_load(weights: Path) -> None:
+    stored = load_file(weights / f"{NAME}.safetensors")
+    floats = {value.dtype for value in stored.values() if value.is_floating_point()}
+    assert floats == {torch.float16}
+    for key, value in load(weights).state_dict().items():
+        torch.testing.assert_close(value, stored[key].to(value.dtype), rtol=0, atol=0)
+
+
+def test_the_manifest_describes_the_file(weights: Path) -> None:
+    entry = json.loads((weights / "manifest.json").read_text())[NAME]
+    path = weights / entry["file"]
+    assert entry["bytes"] == path.stat().st_size
+    assert entry["sha256"] == pretrained.file_sha256(path)
+    assert entry["epochs"] == 1
+
+
+def test_figures_are_merged(weights: Path) -> None:
+    pretrained.record_figures(NAME, {"top1": 50.0})
+    pretrained.record_figures(NAME, {"top1_augmented": 40.0})
+    assert pretrained.manifest_entry(NAME)["figures"] == {"top1": 50.0, "top1_augmented": 40.0}
+    with pytest.raises(ZooError, match="the manifest has no weights of resnet18_nothing"):
+        pretrained.record_figures("resnet18_nothing", {})
+
+
+def test_missing_weights(weights: Path) -> None:
+    (weights / f"{NAME}.safetensors").unlink()
+    with pytest.raises(
+        ZooError, match=rf"the weights of {NAME} are missing: .*{NAME}\.safetensors does not exist"
+    ):
+        load(weights)
+
+
+def test_truncated_weights(weights: Path) -> None:
+    path = weights / f"{NAME}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ZooError, match=rf"the weights of {NAME} are damaged: .* bytes, not"):
+        load(weights)
+
+
+def test_altered_weights(weights: Path) -> None:
+    path = weights / f"{NAME}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ZooError, match=rf"the weights of {NAME} are altered: .* has sha256"):
+        load(weights)
+
+
+def test_no_weights_yet() -> None:
+    untrained = next(name for name in zoo.list_models() if name not in TRAINED)
+    with pytest.raises(ZooError, match=f"{untrained} has no trained weights yet"):
+        zoo.create_model(untrained, pretrained=True)
+    with pytest.raises(RuntimeError, match=f"No pretrained weights exist for {untrained}"):
+        timm.create_model(untrained, pretrained=True)
+
+
+def test_a_checkpoint_of_another_model(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(ZooError, match=r"does not fit the model: .* tensors differ"):
+        zoo.create_model(NAME, checkpoint=path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(ZooError, match="is not a readable safetensors file"):
+        zoo.create_model(NAME, checkpoint=path)
+
+
+def test_a_failed_publish_leaves_the_old_weights(weights: Path) -> None:
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    state = timm.create_model(NAME).state_dict()
+    state["fc.weight"] = state["fc.weight"] + 1e6
+    with pytest.raises(ZooError, match=r"do not fit fp16: fc\.weight"):
+        pretrained.publish(NAME, state, {})
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
+
+
+def test_a_broken_manifest(weights: Path) -> None:
+    (weights / "manifest.json").write_text("{")
+    with pytest.raises(ZooError, match=r"manifest\.json is not valid JSON"):
+        pretrained.manifest_entry(NAME)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_weights_load_from_any_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = timm.create_model(name, pretrained=True)
+    assert model.pretrained_cfg["label_names"][0] == "airplane"
+    assert model.state_dict()["fc.weight"].std() > 0
+    figures = pretrained.manifest_entry(name)["figures"]
+    assert 10 < figures["top1"] <= 100
+    assert timm.create_model(name, pretrained=True, num_classes=3).fc.out_features == 3
+    assert timm.create_model(name, pretrained=True, in_chans=1)(torch.randn(1, 1, 32, 32)).shape == (1, 10)
+
+
+def test_the_four_resnet18_are_trained() -> None:
+    assert {f"resnet18_{family}" for family in ("static", "kw", "fgk", "dpk")} <= set(TRAINED)
+
+
+def test_weights_dir_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site" / "zoo"
+    package.mkdir(parents=True)
+    shutil.copy(pretrained.__file__, package / "pretrained.py")
+    monkeypatch.delenv("ZOO_WEIGHTS", raising=False)
+    monkeypatch.setattr(pretrained, "__file__", str(package / "pretrained.py"))
+    assert pretrained.weights_dir() == tmp_path / "site" / "weights"
+    (package / "weights").mkdir()
+    assert pretrained.weights_dir() == package / "weights"

@@ -1,0 +1,78 @@
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from zoo.training.augment import normalise, warp
+from zoo.training.data import Split
+from zoo.training.evaluate import ANGLES, as_published, figures, rotation_maps, table, top1
+
+from .helpers import make_images
+
+
+class _Brightness(nn.Module):
+    """Reads the label off the brightness, where the fixture ``split`` puts it; right on clean images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not self.training
+        darkest = (x.amin(dim=(1, 2, 3)) / 2 + 0.5) * 255
+        label = ((darkest + 0.5) * self.scale / 20).floor().long().clamp(0, 9)
+        return nn.functional.one_hot(label, 10).float()
+
+
+def test_counts_right_answers(split: Split) -> None:
+    labels = torch.where(torch.arange(64) < 16, 9 - split.labels, split.labels)
+    wrong = dataclasses.replace(split, labels=labels)
+    model = _Brightness().train()
+    assert top1(model, split) == 100
+    assert top1(model, wrong, batch_size=7) == 75
+    assert model.training, "the mode is put back"
+
+
+def test_figures(split: Split) -> None:
+    found = figures(_Brightness(), split, "a note", rotations=True)
+    assert found["top1"] == 100
+    # Black corners hide the brightness.
+    assert found["top1_augmented"] < 50
+    assert list(found["top1_rotated"]) == [str(angle) for angle in ANGLES]
+    assert found["top1_rotated"]["0"] == found["top1_rotated"]["90"] == 100
+    assert found["top1_rotated"]["30"] < 50
+    assert found["images"] == 64
+    assert found["data"] == {"source": "made for a test", "note": "a note", "sha256": "0" * 64}
+    assert "top1_rotated" not in figures(_Brightness(), split)
+
+
+def test_figures_do_not_depend_on_the_batch_size(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    assert figures(model, split, batch_size=5) == figures(model, split, batch_size=64)
+
+
+def test_rotation_by_quarters_turns_pixels() -> None:
+    images = make_images(2)
+    turned = warp(images, rotation_maps(2, 90))
+    torch.testing.assert_close(turned, normalise(images).rot90(-1, (2, 3)), rtol=0, atol=1e-4)
+
+
+def test_published_weights_are_halves() -> None:
+    state = as_published({"w": torch.tensor([1 / 3]), "n": torch.tensor(2**20 + 1)})
+    assert state["w"].item() == torch.tensor(1 / 3).half().item()
+    assert state["n"] == 2**20 + 1
+
+
+def test_table() -> None:
+    row = {"top1": 61.2, "top1_augmented": 9.0}
+    assert table([("resnet18_kw", row), ("m", row)]).splitlines() == [
+        "model        clean %  augmented %",
+        "resnet18_kw    61.20         9.00",
+        "m              61.20         9.00",
+    ]
+    assert (
+        table([("m", row | {"top1_rotated": {"0": 61.2, "30": 50.0}})])
+        .splitlines()[0]
+        .endswith("0 deg  30 deg")
+    )

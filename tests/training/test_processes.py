@@ -1,0 +1,36 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from zoo.training import checkpoint, loop
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    """The same global batch split in two gives the same losses and weights, up to rounding."""
+    environment = os.environ | {"PYTHONPATH": str(Path(zoo.__file__).parents[1])}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        command = [sys.executable, *launcher, str(count), str(SCRIPT), str(folder)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch") == 4, "one process prints"
+    logs = [(tmp_path / count / loop.LOG).read_text().splitlines() for count in ("1", "2")]
+    one, two = ([json.loads(line)["loss"] for line in log] for log in logs)
+    assert two == pytest.approx(one, abs=2e-4)
+    assert one[-1] < one[0]
+    alone, pair = (checkpoint.read_ema(tmp_path / count) for count in ("1", "2"))
+    for name, value in alone.items():
+        torch.testing.assert_close(pair[name], value, rtol=1e-4, atol=1e-5)

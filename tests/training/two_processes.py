@@ -1,0 +1,25 @@
+"""Train a small network without batch norm; ``test_processes`` starts this once alone and once as a pair."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zoo.training.data import Split
+from zoo.training.loop import train
+from zoo.training.recipe import Recipe
+
+
+def main() -> None:
+    run_dir = Path(sys.argv[1])
+    torch.manual_seed(0)
+    # Batch norm would see each process's share alone, and rightly give other numbers.
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10))
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    data = Split(images, torch.arange(64) % 10, tuple("abcdefghij"), "noise", "")
+    train(Recipe("none", phases=((16, 4),), batch_size=16, threads=1, clip_grad=0.5), model, data, run_dir)
+
+
+if __name__ == "__main__":
+    main()
