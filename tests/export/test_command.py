@@ -1,5 +1,6 @@
 """The commands: exit codes, sentences, and what they leave in the folder."""
 
+import io
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
@@ -55,6 +57,21 @@ def test_options_reach_the_artifact(tmp_path, capsys):
     assert set(about["lowerings"].values()) == {"grouped"}
     assert "class_names" not in about
     assert "batch 2, lowering grouped (8 x grouped)" in capsys.readouterr().out
+
+
+def test_real_images_join_the_certificate(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    encoded = io.BytesIO()
+    Image.effect_noise((32, 32), 60).convert("RGB").save(encoded, "png")
+    rows = {"img": [{"bytes": encoded.getvalue()}] * 5, "label": [1, 2, 3, 4, 5]}
+    (tmp_path / "data").mkdir()
+    parquet.write_table(arrow.table(rows), tmp_path / "data" / "test.parquet")
+    argv = ["--model", MODEL, "--no-pretrained", "--data", "data", "--size", "16"]
+    assert run(torchscript_command.main, argv) == 0
+    record = json.loads((tmp_path / f"{MODEL}.pt.certificate.json").read_text())
+    assert record["checks"][-1]["name"] == "real images"
+    assert record["checks"][-1]["images"] == 5
+    assert record["input_size"] == [3, 16, 16]
 
 
 @pytest.mark.parametrize(
