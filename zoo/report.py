@@ -20,8 +20,12 @@ BEGIN, END = "<!-- models: python -m zoo.report -->", "<!-- end of models -->"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m zoo.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--readme", type=Path, default=weights_dir().parent / "README.md", help="file to update")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if it is out of date")
+    parser.add_argument(
+        "--readme", type=Path, default=weights_dir().parent / "README.md", help="file to update"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit with 1 if it is out of date"
+    )
     options = parser.parse_args(argv)
     if not options.readme.is_file():
         raise ZooError(f"there is no {options.readme}; give the README of a checkout with --readme.")

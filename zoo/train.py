@@ -137,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--ema-decay", type=float, metavar="DECAY")
     add("--seed", type=int)
     add("--amp", choices=["bf16", "no"])
-    add("--warm-start", metavar="FILE", help="safetensors file or checkpoint of the static twin")
+    add(
+        "--warm-start",
+        metavar="FILE",
+        help="safetensors file or checkpoint of the static twin, or of the model itself",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser
 

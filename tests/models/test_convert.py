@@ -40,6 +40,14 @@ def test_an_approximate_warm_start_reports_its_error() -> None:
     assert errors.keys() == {name for name, m in dynamic.named_modules() if isinstance(m, DynamicConv2d)}
 
 
+@pytest.mark.parametrize("name", ["resnet10_dpk", "resnet10_static"])
+def test_warm_start_from_weights_of_its_own(name: str) -> None:
+    trained, fresh = timm.create_model(name).eval(), timm.create_model(name).eval()
+    assert set(warm_start(fresh, trained.state_dict()).values()) <= {0.0}
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(fresh(x), trained(x))
+
+
 def test_warm_start_refuses_what_does_not_fit() -> None:
     model = timm.create_model("resnet10_kw")
     state = twin().state_dict()

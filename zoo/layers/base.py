@@ -92,7 +92,6 @@ class DynamicConv2d(nn.Module):
         self.padding = padding
         self.groups = groups
         self.padding_mode = padding_mode
-        self.geometry = Geometry(self.kernel_size, self.stride, self.dilation, groups)
         # left, right, top, bottom: the order of F.pad
         self._pad = padding_of(padding, self.kernel_size, self.stride, self.dilation)
         if bias:
@@ -151,16 +150,17 @@ class DynamicConv2d(nn.Module):
             )
         mixing, basis = self.factors(context)
         x = F.pad(x, self._pad)
+        geometry = Geometry(self.kernel_size, self.stride, self.dilation, self.groups)
         if self.lowering == "contract" and not shared:
-            y = lowerings.contract(x, mixing, basis, self.sample_factor, self.geometry)
+            y = lowerings.contract(x, mixing, basis, self.sample_factor, geometry)
         else:
             kernels = lowerings.compose(mixing, basis)
             if shared or self.lowering == "single":
-                y = lowerings.shared(x, kernels, self.geometry)
+                y = lowerings.shared(x, kernels, geometry)
             elif self.lowering == "grouped":
-                y = lowerings.grouped(x, kernels, self.geometry)
+                y = lowerings.grouped(x, kernels, geometry)
             else:
-                y = lowerings.unfold(x, kernels, self.geometry)
+                y = lowerings.unfold(x, kernels, geometry)
         bias = self.bias
         if bias is not None:
             y = y + bias.view(1, -1, 1, 1)

@@ -61,22 +61,26 @@ def is_spatial(conv: nn.Conv2d) -> bool:
 
 @torch.no_grad()
 def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str, float]:
-    """Start a dynamic model from the weights of its static twin.
+    """Start a model from the weights of its static twin, or from weights of its own.
 
-    Everything but the dynamic convolutions is copied; each of those takes the static kernel as far as its
-    family can hold it.
+    From the twin's, everything but the dynamic convolutions is copied; each of those takes the static kernel
+    as far as its family can hold it.
 
     Args:
         model: the dynamic model, changed in place.
-        static_state: the twin's state dict.
+        static_state: the twin's state dict, or one of the model's own.
 
     Returns:
-        For every dynamic convolution the relative error of the kernels it starts with (0: exact).
+        For every dynamic convolution the relative error of the kernels it starts with (0: exact, as from the
+        model's own weights).
 
     Raises:
         ZooError: a tensor is missing or of another shape, or the family cannot hold static kernels.
     """
     dynamic = {name: module for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
+    if dynamic and static_state.keys() == model.state_dict().keys():
+        model.load_state_dict(static_state)
+        return dict.fromkeys(dynamic, 0.0)
     own = {f"{name}.{key}" for name, module in dynamic.items() for key in module.state_dict()}
     targets = {key: value for key, value in model.state_dict().items() if key not in own}
     wanted = {key: tuple(value.shape) for key, value in targets.items()}
