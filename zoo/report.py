@@ -58,12 +58,13 @@ def model_table(manifest: dict[str, dict[str, Any]]) -> str:
         "| model | parameters | file | clean top-1 | augmented top-1 | images seen | trained on |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
-    for name, entry in sorted(manifest.items(), key=lambda item: -item[1]["figures"]["top1"]):
+    best_first = sorted(manifest.items(), key=lambda item: -item[1]["figures"]["top1"])
+    for name, entry in best_first:
         parameters = sum(parameter.numel() for parameter in create_model(name).parameters())
         figures = entry["figures"]
         rows.append(
-            f"| `{name}` | {parameters / 1e6:.2f} M | {entry['bytes'] / 1e6:.1f} MB | {figures['top1']:.2f} % "
-            f"| {figures['top1_augmented']:.2f} % | {images_seen(entry):,} | {entry['device']} |"
+            f"| `{name}` | {parameters / 1e6:.2f} M | {entry['bytes'] / 1e6:.1f} MB "
+            f"| {figures['top1']:.2f} % | {figures['top1_augmented']:.2f} % | {images_seen(entry):,} | {entry['device']} |"
         )
     return "\n".join(rows)
 
