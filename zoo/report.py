@@ -64,7 +64,8 @@ def model_table(manifest: dict[str, dict[str, Any]]) -> str:
         figures = entry["figures"]
         rows.append(
             f"| `{name}` | {parameters / 1e6:.2f} M | {entry['bytes'] / 1e6:.1f} MB "
-            f"| {figures['top1']:.2f} % | {figures['top1_augmented']:.2f} % | {images_seen(entry):,} | {entry['device']} |"
+            f"| {figures['top1']:.2f} % | {figures['top1_augmented']:.2f} % "
+            f"| {images_seen(entry):,} | {entry['device']} |"
         )
     return "\n".join(rows)
 
