@@ -110,4 +110,10 @@ def _real_images(folder: Path, side: int) -> np.ndarray:
     from zoo.training.augment import normalise
     from zoo.training.data import load_cifar10
 
-    return normalise(load_cifar10("test", folder).images[:_REAL_IMAGES], side).numpy()
+    pixels = load_cifar10("test", folder).images[:_REAL_IMAGES]
+    try:
+        return normalise(pixels, side).numpy()
+    except (MemoryError, RuntimeError) as error:
+        raise ZooError(
+            f"{len(pixels)} images of {side} x {side} pixels do not fit in memory; give a smaller --size."
+        ) from error

@@ -4,11 +4,12 @@ The artifact is written to a temporary file in the folder of its name, certified
 together with its certificate, only when it has passed.
 """
 
+import contextlib
 import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
+from export._trials import Trial
 from export.base import ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
-from export.parity import certify, prepared, reference
+from export.parity import certify, measure, prepared, reference
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.models import create_model
@@ -49,23 +52,25 @@ def export(
     if isinstance(model, str):
         model, weights = load_model(model)
     weights = weights or Weights("given in memory")
-    size = _input_size(model, options)
+    size = input_size(model, options)
     options = replace(options, input_size=size)
     expected = reference(model)
-    outputs = _count_outputs(expected, name_of(model), size)
+    outputs = count_outputs(expected, name_of(model), size)
     if images is not None:
-        _check_images(images, size)
+        check_images(images, size)
     lowered = prepared(model, options.lowering)
     facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"{facts['model']}: {parameters / 1e6:.2f} M parameters, {weights.origin}")
 
-    with atomic_path(certificate_path(path)) as record, atomic_path(path) as artifact:
+    record_path = certificate_path(path)
+    with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
         start = time.perf_counter()
         runtime.export(lowered, artifact, options)
         seconds = time.perf_counter() - start
         say(f"exported to {runtime.title}, {_choices(facts, options)}, in {seconds:.1f} s")
+        runtime.annotate(artifact, to_strings(stored))
         certificate = certify(
             runtime.load(artifact),
             expected,
@@ -78,13 +83,21 @@ def export(
         )
         if not certificate.passed:
             raise CertificateError(certificate, str(path))
+        inputs = np.random.default_rng(1).standard_normal((options.batch or 2, *size), dtype=np.float32)
+        anew = _anew(runtime, artifact)
+        certified = anew(inputs)
         runtime.annotate(artifact, to_strings({**stored, "certificate": certificate.to_json()}))
+        shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
+        if not shipped.passed:
+            raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
         content = artifact.read_bytes()
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         record.write_text(certificate.to_json(artifact=identity, about=stored) + "\n", encoding="utf-8")
     say(certificate.summary())
+    relaxed = len(certificate.relaxed)
+    apart = f", {relaxed} of {len(certificate.checks)} checks relaxed" if relaxed else ""
     say(
-        f"certified: max relative error {certificate.max_rel:.1e} over {certificate.images} images; "
+        f"certified: max relative error {certificate.max_rel:.1e} over {certificate.images} images{apart}; "
         f"wrote {path} ({len(content) / 1e6:.1f} MB)"
     )
     return certificate
@@ -96,7 +109,11 @@ def preflight(runtime: Runtime, path: Path, options: ExportOptions) -> None:
     Raises:
         ZooError: the artifact cannot be written to ``path``, certified here, or made with these options.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir() or certificate_path(path).is_dir()
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror}; give another name.") from None
+    if is_folder:
         raise ZooError(f"cannot write {path}: it is a folder; give a file name.")
     if not path.parent.is_dir():
         raise ZooError(f"cannot write {path}: the folder {path.parent} does not exist; create it first.")
@@ -128,37 +145,19 @@ def certificate_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.certificate.json")
 
 
-def _input_size(model: nn.Module, options: ExportOptions) -> tuple[int, int, int]:
-    config = getattr(model, "pretrained_cfg", None) or {}
-    size = options.input_size or config.get("input_size")
-    if size is None:
-        cure = "give input_size=(channels, height, width)"
-        raise ZooError(f"{name_of(model)} does not say its input size; {cure}.")
-    channels, height, width = size
-    return channels, height, width
-
-
-def _count_outputs(expected: Predict, name: str, size: tuple[int, int, int]) -> int:
-    """Run one input through the eager model: what it cannot take, no artifact of it can."""
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say in a sentence what keeps ``path`` from being written, such as a full disk."""
     try:
-        logits = expected(np.zeros((1, *size), np.float32))
-    except (RuntimeError, ValueError) as error:
-        shape = "x".join(map(str, size))
-        raise ZooError(
-            f"{name} cannot take inputs of {shape} ({first_line(error)}); give another size."
-        ) from error
-    except (AttributeError, TypeError) as error:
-        what = "must map one tensor (N, C, H, W) to one tensor (N, classes)"
-        raise ZooError(f"{name} {what}: {first_line(error)}.") from error
-    return logits.shape[-1]
+        yield
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder.") from error
 
 
-def _check_images(images: np.ndarray, size: tuple[int, int, int]) -> None:
-    if images.dtype != np.float32 or images.shape[1:] != size or not len(images):
-        raise ZooError(
-            f"images of shape {images.shape}, {images.dtype}, do not fit the model; "
-            f"give normalised float32 images of shape (N, {', '.join(map(str, size))})."
-        )
+def _anew(runtime: Runtime, artifact: Path) -> Predict:
+    """Return the function that loads ``artifact`` as it is when called."""
+    return lambda inputs: runtime.load(artifact)(inputs)
 
 
 def _pixels(facts: dict) -> tuple[np.ndarray, np.ndarray] | None:

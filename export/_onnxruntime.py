@@ -26,6 +26,7 @@ PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider", {}, "pip install onnxruntime"),
     # TF32 keeps ten bits of the mantissa: fast, and far outside the tolerance of an fp32 certificate.
     "cuda": Provider("CUDAExecutionProvider", {"use_tf32": "0"}, "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+    # This provider has no such option; NVIDIA_TF32_OVERRIDE=0 in the environment keeps TensorRT from TF32.
     "tensorrt": Provider("TensorrtExecutionProvider", {}, "install NVIDIA TensorRT"),
 }
 

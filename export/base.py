@@ -9,6 +9,7 @@ Rules for a runtime file:
 
 import importlib
 import importlib.metadata
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 TRACE_BATCH = 4
 """Batch size at which a dynamic batch is traced: above 1, and none of those that certify it."""
+
+_MOST_VALUES = 2**24
 
 RUNTIMES = {
     "onnx": "export.onnx:OnnxRuntime",
@@ -59,6 +62,11 @@ class ExportOptions:
             raise ZooError(f"batch {self.batch} is not a batch size; give a whole number from 1, or dynamic.")
         if self.input_size is not None and (len(self.input_size) != 3 or min(self.input_size) < 1):
             raise ZooError(f"input size {self.input_size} is not (channels, height, width), each at least 1.")
+        if self.input_size is not None and math.prod(self.input_size) > _MOST_VALUES:
+            raise ZooError(
+                f"input size {self.input_size} is too large: an input may have {_MOST_VALUES} values, "
+                "about 2300 x 2300 pixels in colour; give a smaller size."
+            )
         self._check_lowering()
 
     def example(self) -> torch.Tensor:

@@ -16,7 +16,7 @@ class Check:
         batch: batch size it ran at.
         images: how many images were compared.
         max_abs: largest absolute difference over all outputs.
-        max_rel: ``max_abs`` over the largest absolute expected output.
+        max_rel: largest error of a row of outputs, relative to the largest absolute value expected in it.
         allowed: the largest ``max_rel`` that passes.
         top1: share of images with the same top class, among those whose expected winner leads by more than
             ``allowed``.
@@ -72,6 +72,11 @@ class Certificate:
         """Largest relative error of the checks that the tolerance holds for; NaN when one is."""
         errors = [check.max_rel for check in self.checks if check.allowed == self.tolerance]
         return math.nan if any(map(math.isnan, errors)) else max(errors, default=math.nan)
+
+    @property
+    def relaxed(self) -> tuple[Check, ...]:
+        """The checks that were allowed more than the tolerance, which ``max_rel`` leaves out."""
+        return tuple(check for check in self.checks if check.allowed > self.tolerance)
 
     @property
     def images(self) -> int:

@@ -5,11 +5,12 @@ run, from Python or from C++, and none of this project's code.
 """
 
 import contextlib
+import io
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,13 +50,11 @@ class TorchScript(Runtime):
                 traced = torch.jit.trace(model, options.example(), check_trace=False)
             except RuntimeError as error:
                 raise ZooError(f"torch.jit.trace cannot express the model: {first_line(error)}") from error
-            torch.jit.freeze(traced).save(str(path))
+            _save(torch.jit.freeze(traced), path)
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""
-        module = _load(path)
-        with _quiet():
-            torch.jit.save(module, str(path), _extra_files={_METADATA: json.dumps(metadata)})
+        _save(_load(path), path, {_METADATA: json.dumps(metadata)})
 
     def metadata(self, path: Path) -> dict[str, str]:
         """Return what :meth:`annotate` stored."""
@@ -73,7 +72,8 @@ class TorchScript(Runtime):
 
         @torch.inference_mode()
         def predict(images: np.ndarray) -> np.ndarray:
-            return module(to_tensor(images).to(provider)).cpu().numpy()
+            with _no_tf32() if provider == "cuda" else contextlib.nullcontext():
+                return module(to_tensor(images).to(provider)).cpu().numpy()
 
         return predict
 
@@ -100,6 +100,26 @@ def _load(path: Path, device: str = "cpu", files: dict[str, str] | None = None) 
             return torch.jit.load(str(path), map_location=device, _extra_files=files)
     except (OSError, RuntimeError, ValueError) as error:
         raise ZooError(f"torch cannot load {path} as TorchScript: {first_line(error)}") from error
+
+
+def _save(module: torch.jit.ScriptModule, path: Path, files: dict[str, str] | None = None) -> None:
+    content = io.BytesIO()  # by way of memory: on a full disk torch's own writer aborts the process
+    with _quiet():
+        torch.jit.save(module, content, _extra_files=files)
+    path.write_bytes(content.getvalue())
+
+
+@contextlib.contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Have CUDA compute fp32 in fp32, convolutions and matrix products alike; other code keeps its choice."""
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    products = torch.backends.cuda.matmul
+    before = convolutions.fp32_precision, products.fp32_precision
+    convolutions.fp32_precision = products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision, products.fp32_precision = before
 
 
 @contextlib.contextmanager

@@ -11,10 +11,13 @@ from zoo.errors import ZooError
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Run ``main(argv)`` and turn a :class:`ZooError` into one sentence on stderr and code 2."""
+    """Run ``main(argv)``; a :class:`ZooError` or a full disk becomes one sentence on stderr and code 2."""
     try:
         return main(argv)
     except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -32,9 +35,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         ZooError: the folder does not exist or cannot be written to.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ZooError(f"cannot write {path}: it is a folder; give a file name.")
     try:
+        if path.is_dir():
+            raise ZooError(f"cannot write {path}: it is a folder; give a file name.")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:
         raise ZooError(

@@ -18,6 +18,8 @@ from zoo.training.checkpoint import load_weights
 from zoo.training.data import load_cifar10
 from zoo.training.evaluate import figures, place, table
 
+TEST_IMAGES = 10_000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.checkpoint:
         load_weights(models[0], options.checkpoint)
     test = load_cifar10("test", options.data)
+    wanted = options.checkpoint is None and not options.no_write
+    whole = len(test) == TEST_IMAGES
     rows = []
     for name, model in zip(names, models, strict=True):
         found = figures(
@@ -42,22 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=options.batch_size,
         )
         rows.append((name, found))
-        if options.checkpoint is None and not options.no_write:
+        if wanted and whole:
             record_figures(name, found)
     print(table(rows))
+    if wanted and not whole:
+        print(f"not recorded: {test.source} has {len(test):,} images, not {TEST_IMAGES:,}.")
     return 0
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Return the models that the patterns name; a pattern with wildcards means those that have weights.
+    """Return the models that the patterns name, without tags; one with wildcards means those with weights.
 
     Raises:
-        ZooError: nothing matches a pattern.
+        ZooError: an unknown name, or nothing matches a pattern.
     """
     names: list[str] = []
     for pattern in patterns:
         if set(pattern).isdisjoint("*?["):
-            found = [pattern]
+            found = [zoo.models.check_name(pattern)]
         else:
             found = [name for name in fnmatch.filter(zoo.list_models(), pattern) if manifest_entry(name)]
             if not found:

@@ -25,6 +25,8 @@ CIFAR10_CLASSES = (
 )  # fmt: skip
 TAG = "cifar10"
 MANIFEST = "manifest.json"
+#: Prefix of the averaged weights in a training run's checkpoint.
+AVERAGED = "ema."
 
 
 def weights_dir() -> Path:
@@ -40,15 +42,23 @@ def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Read the manifest as a dict from model name to entry; a folder without one has no entries.
 
     Raises:
-        ZooError: the manifest is not valid JSON.
+        ZooError: the manifest is not valid JSON, or an entry lacks what identifies its file.
     """
     path = (folder or weights_dir()) / MANIFEST
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ZooError(f"{path} is not valid JSON ({error}); restore it from the repository.") from None
+    whole = isinstance(manifest, dict) and all(
+        isinstance(entry, dict) and {"file", "sha256", "bytes"} <= entry.keys() for entry in manifest.values()
+    )
+    if not whole:
+        raise ZooError(
+            f"{path} does not name file, sha256 and bytes of each model; restore it from the repository."
+        )
+    return manifest
 
 
 def manifest_entry(name: str) -> dict[str, Any] | None:
@@ -123,12 +133,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, path: str | Path) -> None:
-    """Load a safetensors checkpoint into a model, all names and shapes matching.
+    """Load a safetensors file into a model, all names and shapes matching.
+
+    Args:
+        model: changed in place.
+        path: plain weights, or the checkpoint of a training run, of which the averaged weights are taken.
 
     Raises:
         ZooError: see :func:`load_checkpoint`; or the file belongs to another model.
     """
     state = load_checkpoint(path)
+    averaged = {key.removeprefix(AVERAGED): value for key, value in state.items() if key.startswith(AVERAGED)}
+    state = averaged or state
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
@@ -152,6 +168,9 @@ def publish(name: str, state: dict[str, Tensor], entry: dict[str, Any], folder: 
 
     Returns:
         The path of the weights file.
+
+    Raises:
+        ZooError: a weight does not fit fp16, or the folder cannot be written to.
     """
     folder = folder or weights_dir()
     path = folder / f"{name}.safetensors"

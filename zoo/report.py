@@ -53,12 +53,13 @@ def insert(text: str, table: str) -> str:
 
 
 def model_table(manifest: dict[str, dict[str, Any]]) -> str:
-    """Return the trained models as a Markdown table, best clean top-1 first."""
+    """Return the trained and evaluated models as a Markdown table, best clean top-1 first."""
     rows = [
         "| model | parameters | file | clean top-1 | augmented top-1 | images seen | trained on |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
-    best_first = sorted(manifest.items(), key=lambda item: -item[1]["figures"]["top1"])
+    evaluated = [item for item in manifest.items() if "top1_augmented" in item[1].get("figures", {})]
+    best_first = sorted(evaluated, key=lambda item: -item[1]["figures"]["top1"])
     for name, entry in best_first:
         parameters = sum(parameter.numel() for parameter in create_model(name).parameters())
         figures = entry["figures"]

@@ -18,11 +18,11 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.errors import ZooError
-from zoo.training import checkpoint
-from zoo.training._require import is_first_process
+from zoo.training import checkpoint, optimizer
+from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
-from zoo.training.publish import facts, publish
+from zoo.training.publish import check_folder, facts, finished_run, publish
 from zoo.training.recipe import Recipe, parse_phases
 
 
@@ -34,8 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError("nothing to train: give --model, or --run-dir with --resume or --publish-only.")
     if options.eval_every is not None and options.eval_every < 0:
         raise ZooError(f"--eval-every is {options.eval_every}; it must be at least 0.")
+    if options.model:
+        options.model = zoo.models.check_name(options.model)
     run_dir = Path(options.run_dir or Path("runs") / options.model)
-    if not options.publish_only:
+    if options.publish or options.publish_only:
+        check_folder()
+    if options.publish_only:
+        finished_run(run_dir)  # before the images are decoded
+    else:
         _train(options, run_dir, shlex.join(["python", "-m", "zoo.train", *words]))
     if (options.publish or options.publish_only) and is_first_process():
         found = publish(run_dir, load_cifar10("test", options.data), options.data_note)
@@ -45,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     recipe = _recipe(options, run_dir)
+    optimizer.check_name(recipe.optimizer)
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
     if recipe.warm_start and not options.resume:
         _warm_start(model, recipe.warm_start)
-    data = load_cifar10("train", options.data)
-    test = load_cifar10("test", options.data) if options.eval_every != 0 else None
+    with first_process_first():  # it alone downloads
+        data = load_cifar10("train", options.data)
+        test = load_cifar10("test", options.data) if options.eval_every != 0 else None
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,7 +71,8 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         test=test,
         eval_every=options.eval_every or None,
         resume=options.resume,
-        facts=facts(data, options.data_note, command, recipe.warm_start),
+        # A resumed run keeps those it was started with; the file of its warm start may be gone.
+        facts=None if options.resume else facts(data, options.data_note, command, recipe.warm_start),
     )
 
 

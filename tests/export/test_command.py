@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
+from export import _cli
 from export import onnx as onnx_command
 from export import torchscript as torchscript_command
 from export.__main__ import main as doctor
 from zoo.cli import run
+from zoo.errors import ZooError
 from zoo.pretrained import CIFAR10_CLASSES, file_sha256, publish
 
 MODEL = "resnet10_static"
@@ -86,6 +89,9 @@ def test_real_images_join_the_certificate(tmp_path):
         ("--model M --batch 2.5", "batch '2.5' is not a batch size"),
         ("--model M --batch 0", "batch 0 is not a batch size"),
         ("--model M --size 0", "input size (3, 0, 0)"),
+        ("--model M --size 99999999", "input size (3, 99999999, 99999999) is too large"),
+        ("--model M --size 99999999 --data nowhere", "input size (3, 99999999, 99999999) is too large"),
+        ("--model M --output " + 300 * "x", "File name too long; give another name"),
         ("--model M --size -4", "input size (3, -4, -4)"),
         ("--model M --num-classes 0", "0 classes are too few"),
         ("--model M --num-classes 7", "the pretrained weights have 10 classes, not 7"),
@@ -103,6 +109,16 @@ def test_bad_input_is_one_sentence_and_code_2(argv, words, tmp_path, capsys):
     assert printed.err.count("\n") == 1
     assert not printed.out
     assert not any(tmp_path.iterdir())
+
+
+def test_real_images_that_memory_cannot_hold_are_one_sentence(monkeypatch):
+    def huge(pixels, side):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("zoo.training.data.load_cifar10", lambda *args: SimpleNamespace(images=[0] * 300))
+    monkeypatch.setattr("zoo.training.augment.normalise", huge)
+    with pytest.raises(ZooError, match="256 images of 900 x 900 pixels do not fit in memory"):
+        _cli._real_images(Path("data"), 900)
 
 
 @pytest.mark.parametrize("opset", ["17", "99"])

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -131,9 +132,15 @@ def test_a_model_that_onnx_cannot_express_is_one_sentence(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_threads_are_taken(exported):
-    path = exported[2]
-    images = np.ones((2, *SIZE), np.float32)
-    np.testing.assert_allclose(
-        runtime("onnx").load(path, threads=1)(images), runtime("onnx").load(path)(images)
-    )
+def test_threads_are_taken(exported, monkeypatch):
+    taken, make = [], onnxruntime.InferenceSession
+
+    def watched(source, options, **kwargs):
+        made = make(source, options, **kwargs)
+        taken.append(made.get_session_options().intra_op_num_threads)
+        return made
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    for threads in (1, 3, None):
+        runtime("onnx").load(exported[2], threads=threads)
+    assert taken == [1, 3, 0]

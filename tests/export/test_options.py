@@ -10,8 +10,9 @@ from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
 
 
-def test_the_defaults_work_everywhere():
-    assert ExportOptions() == ExportOptions(lowering="auto", batch=None, input_size=None, opset=18)
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_defaults_suit_every_format(name):
+    runtime(name).check(ExportOptions())
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)

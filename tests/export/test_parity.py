@@ -81,7 +81,7 @@ def test_other_weights_fail(small, expected):
 def test_an_error_just_above_the_tolerance_fails(expected):
     def off(images, by):
         outputs = expected(images)
-        outputs[0, 0] += by * np.abs(outputs).max()
+        outputs[0, 0] += by * np.abs(outputs[0]).max()
         return outputs
 
     assert certify(lambda images: off(images, 0.5e-4), expected, SIZE).passed
@@ -155,10 +155,10 @@ def test_an_artifact_that_reads_memory_without_its_strides_fails(expected):
 
 def test_a_wrong_winner_counts_only_where_the_winner_is_clear():
     def tied(images):
-        return np.tile(np.float32([1, 1, 0]), (len(images), 1))
+        return np.tile(np.array([1, 1, 0], np.float32), (len(images), 1))
 
     def nudged(images):
-        return tied(images) + np.float32([0, 1e-6, 0])
+        return tied(images) + np.array([0, 1e-6, 0], np.float32)
 
     assert certify(nudged, tied, SIZE).passed
 
@@ -194,20 +194,3 @@ def test_the_error_lists_the_failing_checks_only(small, expected):
         f"net.onnx failed {len(certificate.failures)} of {len(certificate.checks)} parity checks"
     )
     assert text.count("FAILED") == len(certificate.failures) < len(certificate.checks)
-
-
-def test_what_fp32_cannot_tell_is_excused_at_large_magnitude_only():
-    def exact(images):
-        return np.tile(np.float64([1, 2]), (len(images), 1))
-
-    def rough(images, by):
-        return (exact(images) * (1 + by * (np.abs(images).max() > 10))).astype(np.float32)
-
-    certificate = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, exact=exact)
-    assert certificate.passed
-    assert certificate.checks[-1].note == "the eager model in fp32 is itself off by 1e-02"
-    assert certificate.checks[-1].allowed == pytest.approx(0.1, rel=0.02)
-    assert certificate.max_rel == 0
-    assert not certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE).passed
-    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.01), SIZE, exact=exact).passed
-    assert not certify(lambda x: exact(x) + 0.01, exact, SIZE, exact=exact).passed

@@ -1,4 +1,4 @@
-"""Every registered model, in every format, at batch sizes unlike the traced one."""
+"""Every registered model, in every format, on every provider, at batch sizes unlike the traced one."""
 
 import importlib
 
@@ -13,17 +13,24 @@ SLOW = ("resnet34", "resnet50")
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in zoo.list_models()
 ]
+RUNS = [
+    pytest.param(name, provider, marks=() if provider == "cpu" else pytest.mark.cuda)
+    for name in RUNTIMES
+    for provider in runtime(name).providers
+]
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("format_name", RUNTIMES)
-def test_every_model_is_right_at_every_batch_size(name, format_name, stir, tmp_path):
+@pytest.mark.parametrize(("format_name", "provider"), RUNS)
+def test_every_model_is_right_at_every_batch_size(name, format_name, provider, stir, tmp_path):
+    if reason := runtime(format_name).available(provider):
+        pytest.skip(f"{provider}: {reason}")
     torch.manual_seed(0)
     model = stir(zoo.create_model(name))
     path = tmp_path / "model"
     certificate = importlib.import_module(f"export.{format_name}").export(model, path)
     assert certificate.max_rel <= 1e-4
-    predict = runtime(format_name).load(path)
+    predict = runtime(format_name).load(path, provider)
     random = np.random.default_rng(9)
     for batch in (1, 2, 3, 5, 8):
         images = random.standard_normal((batch, 3, 32, 32), dtype=np.float32)

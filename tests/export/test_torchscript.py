@@ -64,3 +64,11 @@ def test_arrays_that_torch_cannot_share_are_copied(exported):
     np.testing.assert_allclose(predict(images[..., ::-1]), predict(mirrored), rtol=1e-5)
     one = np.broadcast_to(images[:1], images.shape)
     np.testing.assert_allclose(predict(one)[1], predict(images[:1])[0], rtol=1e-4)
+
+
+def test_tf32_is_off_only_while_an_artifact_runs():
+    parts = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [part.fp32_precision for part in parts]
+    with export.torchscript._no_tf32():
+        assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
+    assert [part.fp32_precision for part in parts] == before

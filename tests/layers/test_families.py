@@ -85,7 +85,8 @@ def test_a_static_factor_has_a_leading_one(layer: type[DynamicConv2d]) -> None:
 def test_gradients(layer: type[DynamicConv2d], lowering: str, groups: int) -> None:
     conv = set_lowering(randomised(layer(2, 2, 3, padding=1, groups=groups)), lowering)
     names, parameters = zip(*conv.named_parameters(), strict=True)
-    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    batch = 1 if LOWERINGS[lowering].batch == "one" else 2
+    x = torch.randn(batch, 2, 4, 4, dtype=torch.float64, requires_grad=True)
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(conv, dict(zip(names, values, strict=True)), (x,))
@@ -116,6 +117,36 @@ def test_drop_in_for_conv2d(layer: type[DynamicConv2d]) -> None:
         assert getattr(conv, name) == getattr(static, name)
     assert conv.bias is not None
     assert conv.bias.shape == static.bias.shape
+    for padding in (1, "same", "valid"):
+        assert layer(4, 4, 3, padding=padding).padding == nn.Conv2d(4, 4, 3, padding=padding).padding
+
+
+@families
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_type(layer: type[DynamicConv2d], dtype: torch.dtype) -> None:
+    conv = layer(4, 6, 3, padding=1, dtype=dtype)
+    y = conv(torch.randn(2, 4, 6, 6, dtype=dtype))
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+
+
+@families
+def test_inputs_that_do_not_fit(layer: type[DynamicConv2d]) -> None:
+    conv = layer(4, 6, (3, 5))
+    for x, message in {
+        torch.randn(4, 8, 8): "add a batch axis",
+        torch.randn(2, 3, 8, 8): "not the layer's in_channels",
+        torch.randn(2, 4, 2, 8): "taller than the input",
+        torch.randn(2, 4, 8, 4): "wider than the input",
+    }.items():
+        for name in LOWERINGS:
+            with pytest.raises(AssertionError, match=message):
+                set_lowering(conv, name)(x[:1] if name == "single" and x.dim() == 4 else x)
+
+
+@families
+def test_an_empty_batch(layer: type[DynamicConv2d]) -> None:
+    assert layer(4, 6, 3)(torch.randn(0, 4, 8, 8)).shape == (0, 6, 6, 6)
 
 
 @families
@@ -174,8 +205,9 @@ def test_initialisation_keeps_the_scale(layer: type[DynamicConv2d], geometry: st
             for _ in range(16):
                 x = layer(*arguments)(x).relu()
             gains.append(x.square().mean().log10().item())
-    # He's initialisation keeps the mean of the energy, and its median drifts a little at this width.
-    assert abs(np.median(gains)) < 2, f"energies after 16 layers, as powers of ten: {gains}"
+    # He's initialisation keeps the mean of the energy; its median drifts, more so in narrow groups.
+    bound = 2 if geometry == "groups" else 1
+    assert abs(np.median(gains)) < bound, f"energies after 16 layers, as powers of ten: {gains}"
 
 
 @families

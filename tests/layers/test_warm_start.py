@@ -47,6 +47,12 @@ def test_fgk_with_a_short_embedding_holds_the_best_approximation(embedding_dim: 
     assert error == pytest.approx(best)
 
 
+def test_fgk_holds_a_kernel_of_zeros() -> None:
+    conv = FCGeneratedConv2d(4, 6, 3)
+    assert conv.warm_start_(torch.zeros(6, 4, 3, 3), torch.zeros(6)) == 0.0
+    assert not conv.kernels(torch.randn(1, 4)).any()
+
+
 def test_a_warm_started_layer_still_learns_from_the_context() -> None:
     static = nn.Conv2d(4, 6, 3)
     for conv in (KernelWeightedConv2d(4, 6, 3), FCGeneratedConv2d(4, 6, 3)):

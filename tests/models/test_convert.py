@@ -55,6 +55,9 @@ def test_warm_start_refuses_what_does_not_fit() -> None:
         warm_start(model, {key: value for key, value in state.items() if key != "layer1.0.conv1.weight"})
     with pytest.raises(ZooError, match=r"fc\.weight has shape \(3, 512\), the model needs \(10, 512\)"):
         warm_start(model, {**state, "fc.weight": torch.zeros(3, 512)})
+    own = timm.create_model("resnet10_kw", num_classes=3).state_dict()
+    with pytest.raises(ZooError, match=r"fc\.weight has shape \(3, 512\), the model needs \(10, 512\)"):
+        warm_start(model, own)
     with pytest.raises(ZooError, match="DotProductConv2d cannot start from static kernels"):
         warm_start(timm.create_model("resnet10_dpk"), state)
 

@@ -11,12 +11,13 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from timm.models.resnet import BasicBlock, ResNet
 
+from zoo import cli, train
 from zoo.models import BACKBONES, Backbone, register
 from zoo.pretrained import CIFAR10_CLASSES
 from zoo.training.data import Split
 from zoo.training.recipe import Recipe
 
-from .helpers import WriteParquet, encode, make_images
+from .helpers import Command, WriteParquet, encode, make_images
 
 _TINY = Backbone(
     build=ResNet,
@@ -79,3 +80,34 @@ def write_parquet(tmp_path: Path) -> WriteParquet:
         return tmp_path / "data"
 
     return write
+
+
+@pytest.fixture
+def data(write_parquet: WriteParquet) -> Path:
+    """A folder with four images of each split."""
+    write_parquet("train.parquet")
+    return write_parquet("test.parquet")
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty weights folder, in use."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("ZOO_WEIGHTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "run"
+
+
+@pytest.fixture
+def zoo_train(data: Path, run_dir: Path, weights: Path) -> Command:
+    """Return a function that runs the command with the data and the run folder given."""
+
+    def run(*words: str) -> int:
+        return cli.run(train.main, ["--data", str(data), "--run-dir", str(run_dir), *words])
+
+    return run

@@ -12,6 +12,12 @@ from torch import nn
 #: The fixture ``write_parquet``: (file name, images, labels), each optional, to the folder of the file.
 WriteParquet = Callable[..., Path]
 
+#: The fixture ``zoo_train``: words of the command line to the exit code.
+Command = Callable[..., int]
+
+#: A run of four updates.
+SHORT = ("--model", "testnet_static", "--phases", "16:1", "32:1", "--batch-size", "2", "--data-note", "tiny")
+
 
 def make_images(count: int, seed: int = 0) -> torch.Tensor:
     """Return (count, 3, 32, 32) uint8: smooth colours, so that resampling has something to get right."""

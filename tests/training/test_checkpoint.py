@@ -131,3 +131,23 @@ def test_weights_from_a_run_or_a_plain_file(tmp_path: Path, progress: Progress) 
     torch.testing.assert_close(from_file["0.weight"], from_run["0.weight"], rtol=1e-3, atol=1e-4)
     with pytest.raises(ZooError, match=r"plain\.safetensors does not fit the model: Missing key.*3\.bias"):
         checkpoint.load_weights(parts[0], tmp_path / "plain.safetensors")
+
+
+def test_a_renamed_checkpoint(tmp_path: Path, progress: Progress) -> None:
+    parts = make_parts()
+    checkpoint.save(tmp_path, progress, *parts)
+    renamed = (tmp_path / checkpoint.FILE).rename(tmp_path / "best.safetensors")
+    assert checkpoint.is_run(renamed)
+    assert checkpoint.read_progress(renamed) == progress
+    state = checkpoint.read_weights(renamed)
+    assert all(torch.equal(state[name], value) for name, value in parts[1].state_dict().items())
+
+
+def test_a_plain_file_of_the_same_name(tmp_path: Path) -> None:
+    plain = tmp_path / checkpoint.FILE
+    save_file({"x": torch.ones(1)}, plain)
+    assert not checkpoint.is_run(plain)
+    assert checkpoint.read_weights(plain).keys() == {"x"}
+    plain.write_bytes(b"damaged")
+    assert not checkpoint.is_run(plain)
+    assert not checkpoint.is_run(tmp_path)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.errors import ZooError
-from zoo.training import checkpoint, loop
+from zoo.training import checkpoint, log, loop
+from zoo.training.augment import MILD, Augmentation
+from zoo.training.batches import batches
 from zoo.training.data import Split
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
@@ -40,7 +42,7 @@ def run(recipe: Recipe, split: Split, tmp_path: Path) -> Run:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / loop.LOG).read_text().splitlines()]
+    return [json.loads(line) for line in (run_dir / log.FILE).read_text().splitlines()]
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -49,21 +51,21 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def test_log_and_printed_lines(run: Run, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run(test=split)
-    log = read_log(tmp_path / "run")
-    assert [(line["epoch"], line["size"], "top1" in line) for line in log] == [
+    lines = read_log(tmp_path / "run")
+    assert [(line["epoch"], line["size"], "top1" in line) for line in lines] == [
         (1, 16, False),
         (2, 16, True),
         (3, 32, True),
     ]
-    assert {"loss", "train_top1", "images_per_second", "seconds", "lr", "memory_mb"} <= log[0].keys()
+    assert {"loss", "train_top1", "images_per_second", "seconds", "lr", "peak_memory_mb"} <= lines[0].keys()
     assert "epoch 3/3 at 32px, loss" in capsys.readouterr().out
 
 
 def test_learns(run: Run, tmp_path: Path, split: Split) -> None:
     run(recipe={"phases": ((16, 25),), "label_smoothing": 0.0}, test=split)
-    log = read_log(tmp_path / "run")
-    assert log[-1]["loss"] < 0.75 * log[0]["loss"]
-    assert log[-1]["top1"] > 30
+    lines = read_log(tmp_path / "run")
+    assert lines[-1]["loss"] < 0.75 * lines[0]["loss"]
+    assert lines[-1]["top1"] > 30
 
 
 def test_same_seed_same_weights(run: Run) -> None:
@@ -91,13 +93,14 @@ def test_resumed_is_uninterrupted(
         with pytest.raises(KeyboardInterrupt):
             run("cut", recipe=changes)
     # What a kill at the worst moment leaves behind: a torn line and half a checkpoint.
-    with (tmp_path / "cut" / loop.LOG).open("a") as log:
-        log.write('{"epoch": 2, "lo')
+    with (tmp_path / "cut" / log.FILE).open("a") as file:
+        file.write('{"epoch": 2, "lo')
     (tmp_path / "cut" / ".checkpoint.abc.safetensors").write_bytes(b"half")
+    (tmp_path / "cut" / ".log.abc.jsonl").write_text("{")
     assert checkpoint.read_progress(tmp_path / "cut").epoch == 1
 
     assert same(whole, run("cut", recipe=changes, resume=True))
-    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [checkpoint.FILE, loop.LOG]
+    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [checkpoint.FILE, log.FILE]
     losses = [[line["loss"] for line in read_log(tmp_path / folder)] for folder in ("whole", "cut")]
     assert losses[0] == losses[1]
 
@@ -122,12 +125,33 @@ def test_kernels_are_shared_in_the_first_epochs(run: Run, monkeypatch: pytest.Mo
     assert calls == [True, False, False]
 
 
-def test_an_epoch_is_a_fresh_random_subset(recipe: Recipe, split: Split, tmp_path: Path) -> None:
+def test_images_are_hardly_warped_in_the_last_epochs(
+    run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, used = Augmentation.draw, []
+
+    def recording(self: Augmentation, *args: Any) -> Tensor:
+        used.append(self)
+        return draw(self, *args)
+
+    monkeypatch.setattr(Augmentation, "draw", recording)
+    run(recipe={"mild_epochs": 1})
+    assert used == [recipe.augmentation] * 8 + [MILD] * 4
+
+
+def test_an_epoch_is_a_fresh_random_subset(recipe: Recipe) -> None:
     short = dataclasses.replace(recipe, images_per_epoch=32)
-    started = loop._Run(short, zoo.create_model(recipe.model), split, tmp_path, checkpoint.Progress(short))
-    epochs = [torch.cat([rows for rows, _ in started.batches(epoch)]).tolist() for epoch in (0, 1)]
+    epochs = [torch.cat([rows for rows, _ in batches(short, epoch, 64, 32)]).tolist() for epoch in (0, 1)]
     assert [len(set(rows)) for rows in epochs] == [32, 32]
     assert set(epochs[0]) != set(epochs[1])
+
+
+def test_processes_share_each_batch(recipe: Recipe) -> None:
+    whole = list(batches(recipe, 0, 64, 32))
+    shares = [list(batches(recipe, 0, 64, 32, rank, 2)) for rank in (0, 1)]
+    for (rows, maps), *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(rows, torch.cat([part[0] for part in parts]))
+        assert torch.equal(maps, torch.cat([part[1] for part in parts]))
 
 
 def test_evaluation_every_epoch(run: Run, split: Split, tmp_path: Path) -> None:

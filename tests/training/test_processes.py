@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.training import checkpoint, loop
+from zoo.training import checkpoint, log
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -27,8 +27,8 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch") == 4, "one process prints"
-    logs = [(tmp_path / count / loop.LOG).read_text().splitlines() for count in ("1", "2")]
-    one, two = ([json.loads(line)["loss"] for line in log] for log in logs)
+    logs = [(tmp_path / count / log.FILE).read_text().splitlines() for count in ("1", "2")]
+    one, two = ([json.loads(line)["loss"] for line in lines] for lines in logs)
     assert two == pytest.approx(one, abs=2e-4)
     assert one[-1] < one[0]
     alone, pair = (checkpoint.read_ema(tmp_path / count) for count in ("1", "2"))

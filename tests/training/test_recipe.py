@@ -52,10 +52,26 @@ def test_a_word_that_is_no_phase(word: str) -> None:
         ("weight_decay", float("inf")),
         ("clip_grad", 0.0),
         ("seed", -1),
+        ("seed", 2**31),
+        ("shared_epochs", -1),
         ("shared_epochs", 31),
+        ("mild_epochs", -1),
+        ("mild_epochs", 31),
         ("amp", "fp16"),
     ],
 )
 def test_values_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ZooError, match=f"^{field} is .*; it must be"):
         Recipe("m", **{field: value})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"shared_epochs": 30, "mild_epochs": 30},
+        {"warmup": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0, "weight_decay": 0.0},
+        {"phases": ((8, 1),), "batch_size": 1, "images_per_epoch": 1, "threads": 1, "seed": 2**31 - 1},
+    ],
+)
+def test_ends_of_the_ranges(values: dict[str, Any]) -> None:
+    Recipe("m", **values)

@@ -1,11 +1,13 @@
 """Train a small network without batch norm; ``test_processes`` starts this once alone and once as a pair."""
 
 import sys
+import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import Split
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
@@ -13,6 +15,12 @@ from zoo.training.recipe import Recipe
 
 def main() -> None:
     run_dir = Path(sys.argv[1])
+    download = run_dir / "download"
+    with first_process_first():
+        if is_first_process():
+            time.sleep(1)
+            download.touch()
+        assert download.exists(), "the first process has left the block"
     torch.manual_seed(0)
     # Batch norm would see each process's share alone, and rightly give other numbers.
     model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10))

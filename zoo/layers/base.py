@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import ZooError, nearest
+from zoo.errors import ZooError
 from zoo.layers import lowerings
 from zoo.layers.geometry import Geometry, as_pair, padding_of
-from zoo.layers.lowerings import LOWERINGS
 
 
 class DynamicConv2d(nn.Module):
@@ -89,7 +88,7 @@ class DynamicConv2d(nn.Module):
         self.kernel_size = as_pair("kernel_size", kernel_size, minimum=1)
         self.stride = as_pair("stride", stride, minimum=1)
         self.dilation = as_pair("dilation", dilation, minimum=1)
-        self.padding = padding
+        self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, minimum=0)
         self.groups = groups
         self.padding_mode = padding_mode
         # left, right, top, bottom: the order of F.pad
@@ -139,7 +138,11 @@ class DynamicConv2d(nn.Module):
         return kernels.expand(context.shape[0], -1, -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve every sample of x with its own kernels."""
+        """Convolve every sample of x (N, I, H, W) with its own kernels."""
+        torch._assert(
+            x.dim() == 4, "a dynamic convolution takes (N, C, H, W); add a batch axis to a single image"
+        )
+        torch._assert(x.shape[1] == self.in_channels, "the input's channels are not the layer's in_channels")
         context = self.context(x)
         shared = self.shared_context and self.training
         if shared:
@@ -150,6 +153,12 @@ class DynamicConv2d(nn.Module):
             )
         mixing, basis = self.factors(context)
         x = F.pad(x, self._pad)
+        torch._assert(
+            x.shape[2] > self.dilation[0] * (self.kernel_size[0] - 1), "the kernel is taller than the input"
+        )
+        torch._assert(
+            x.shape[3] > self.dilation[1] * (self.kernel_size[1] - 1), "the kernel is wider than the input"
+        )
         geometry = Geometry(self.kernel_size, self.stride, self.dilation, self.groups)
         if self.lowering == "contract" and not shared:
             y = lowerings.contract(x, mixing, basis, self.sample_factor, geometry)
@@ -222,45 +231,9 @@ class DynamicConv2d(nn.Module):
         text = (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         )
-        for name, default in {"padding": 0, "dilation": (1, 1), "groups": 1}.items():
+        for name, default in {"padding": (0, 0), "dilation": (1, 1), "groups": 1}.items():
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)!r}"
         if self.bias is None:
             text += ", bias=False"
         return f"{text}, terms={self.terms}, lowering={self.lowering!r}"
-
-
-def set_lowering(model: nn.Module, name: str) -> nn.Module:
-    """Choose how every dynamic convolution of a model is computed; the numbers stay the same.
-
-    Args:
-        model: any module; changed in place and returned.
-        name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice.
-
-    Raises:
-        ZooError: an unknown name.
-    """
-    check_lowering(name)
-    for module in model.modules():
-        if isinstance(module, DynamicConv2d):
-            module.lowering = module.auto_lowering() if name == "auto" else name
-    return model
-
-
-def share_context(model: nn.Module, shared: bool) -> nn.Module:
-    """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
-
-    Kernels made once a batch train at nearly the static twin's speed, which makes a cheap first part of a
-    run. It acts in training mode alone: in eval mode every sample has its own kernels.
-    """
-    for module in model.modules():
-        if isinstance(module, DynamicConv2d):
-            module.shared_context = shared
-    return model
-
-
-def check_lowering(name: str) -> None:
-    """Raise a :class:`ZooError` unless ``name`` is ``"auto"`` or in ``LOWERINGS``."""
-    known = ("auto", *LOWERINGS)
-    if name not in known:
-        raise ZooError(f"unknown lowering {name!r}; choose from {', '.join(known)}.{nearest(name, known)}")

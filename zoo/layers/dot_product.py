@@ -53,8 +53,10 @@ class DotProductConv2d(DynamicConv2d):
         nn.init.normal_(self.bank)
         nn.init.normal_(self.in_queries)
         nn.init.normal_(self.out_queries)
-        # Keys of one length: a longer one would draw the attention of every pair of channels alike.
-        nn.init.orthogonal_(self.keys, gain=self.key_dim**0.5)
+        # Keys of one length (while M <= D): a longer one would draw every pair of channels' attention alike.
+        keys = nn.init.orthogonal_(torch.empty(self.keys.shape), gain=self.key_dim**0.5)
+        with torch.no_grad():
+            self.keys.copy_(keys)  # through fp32: QR has no half precision
         # The sample moves the logits a little at first; a louder start lets strong inputs feed on themselves.
         nn.init.normal_(self.reduce.weight, std=0.05 * self.in_channels**-0.5)
         nn.init.ones_(self.reduce.bias)

@@ -69,19 +69,20 @@ class FCGeneratedConv2d(DynamicConv2d):
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
         """Hold the best approximation of rank min(V, H, kh*kw), exact when that is kh*kw."""
         flat = weight.flatten(2).flatten(0, 1)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))  # SVD has no half precision
         _, _, directions = torch.linalg.svd(flat, full_matrices=False)
         rank = min(self.embedding_dim, self.hidden_dim, len(directions))
         directions = directions[:rank]
         self.embedding.zero_()
-        self.embedding[:, :rank] = (
-            (flat @ directions.t()).unflatten(0, (weight.shape[0], weight.shape[1])).transpose(1, 2)
-        )
+        held = flat @ directions.t()
+        self.embedding[:, :rank] = held.unflatten(0, (weight.shape[0], weight.shape[1])).transpose(1, 2)
         # With every gate at 1/2 the basis is project @ widen / 2; solve that for the wanted directions.
         self.gate.weight.zero_()
         self.gate.bias.zero_()
-        nn.init.orthogonal_(self.widen.weight)
-        self.project.weight.copy_(2 * directions.t() @ torch.linalg.pinv(self.widen.weight[:, :rank]))
+        widen = nn.init.orthogonal_(flat.new_empty(self.widen.weight.shape))
+        self.widen.weight.copy_(widen)
+        self.project.weight.copy_(2 * directions.t() @ torch.linalg.pinv(widen[:, :rank]))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
-        held = flat @ directions.t() @ directions
-        return 0.0 if rank == flat.shape[1] else float((held - flat).norm() / flat.norm())
+        lost = (held @ directions - flat).norm()
+        return 0.0 if rank == flat.shape[1] else float(lost / flat.norm().clamp(min=1e-30))

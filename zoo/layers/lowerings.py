@@ -139,9 +139,7 @@ def contract(
     else:
         columns = im2col(x, geometry)
         filtered = basis.unsqueeze(1) @ columns.flatten(3)
-        filtered = filtered.reshape(
-            columns.shape[0], groups, -1, columns.shape[3], columns.shape[4], columns.shape[5]
-        )
+        filtered = filtered.unflatten(3, (columns.shape[3], columns.shape[4], columns.shape[5]))
     # filtered: (N, G, M, I/G, Ho, Wo)
     if sample_factor == "basis":
         weight = mixing[0].flatten(1).unsqueeze(2).unsqueeze(3)

@@ -1,7 +1,7 @@
 """The table of backbones: timm's networks with CIFAR's stem, before any convolution becomes dynamic."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -28,7 +28,6 @@ class Backbone:
     classifier: str
     stages: tuple[str, ...]
     paper: str
-    cfg: dict[str, Any] = field(default_factory=dict)
 
 
 def _shrink_resnet_stem(model: Any) -> None:

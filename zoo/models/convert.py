@@ -78,32 +78,36 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
         ZooError: a tensor is missing or of another shape, or the family cannot hold static kernels.
     """
     dynamic = {name: module for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
-    if dynamic and static_state.keys() == model.state_dict().keys():
-        model.load_state_dict(static_state)
-        return dict.fromkeys(dynamic, 0.0)
     own = {f"{name}.{key}" for name, module in dynamic.items() for key in module.state_dict()}
-    targets = {key: value for key, value in model.state_dict().items() if key not in own}
-    wanted = {key: tuple(value.shape) for key, value in targets.items()}
-    wanted |= {
-        f"{name}.weight": (m.out_channels, m.in_channels // m.groups, *m.kernel_size)
-        for name, m in dynamic.items()
-    }
+    from_twin = not own <= static_state.keys()
+    copied = {key: value for key, value in model.state_dict().items() if not (from_twin and key in own)}
+    wanted = {key: tuple(value.shape) for key, value in copied.items()}
+    if from_twin:
+        for name, conv in dynamic.items():
+            wanted[f"{name}.weight"] = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+            if conv.bias is not None:
+                wanted[f"{name}.bias"] = (conv.out_channels,)
+    _check_shapes(static_state, wanted)
+    for key, value in copied.items():
+        value.copy_(static_state[key])
+    if not from_twin:
+        return dict.fromkeys(dynamic, 0.0)
+    errors = {}
+    for name, conv in dynamic.items():
+        like = next(conv.parameters())
+        bias = None if conv.bias is None else static_state[f"{name}.bias"].to(like)
+        errors[name] = conv.warm_start_(static_state[f"{name}.weight"].to(like), bias)
+    return errors
+
+
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
     for key, shape in wanted.items():
-        if key not in static_state:
+        if key not in state:
             raise ZooError(
                 f"cannot start from these weights: {key} is missing; give those of the static twin."
             )
-        if tuple(static_state[key].shape) != shape:
-            found = tuple(static_state[key].shape)
+        if tuple(state[key].shape) != shape:
+            found = tuple(state[key].shape)
             raise ZooError(
                 f"cannot start from these weights: {key} has shape {found}, the model needs {shape}."
             )
-    for key, value in targets.items():
-        value.copy_(static_state[key])
-    errors = {}
-    for name, module in dynamic.items():
-        bias = static_state.get(f"{name}.bias")
-        reference = next(module.parameters())
-        weight = static_state[f"{name}.weight"].to(reference)
-        errors[name] = module.warm_start_(weight, None if bias is None else bias.to(reference))
-    return errors

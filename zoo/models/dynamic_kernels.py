@@ -18,7 +18,7 @@ from zoo.errors import ZooError, nearest
 from zoo.layers import FAMILIES, STATIC, family
 from zoo.models.backbones import BACKBONES, Backbone
 from zoo.models.convert import convert, is_spatial
-from zoo.pretrained import TAG, load_into, manifest_entry, pretrained_cfg, verify_weights
+from zoo.pretrained import TAG, load_into, manifest_entry, pretrained_cfg, read_manifest, verify_weights
 
 __all__: list[str] = []
 
@@ -44,12 +44,17 @@ def build(
         layer_args: the family's own arguments, such as ``{"bank_size": 8}``.
         **kwargs: timm's, such as ``num_classes``, ``in_chans`` or ``drop_path_rate``.
 
+    Returns:
+        The model, mapping (N, in_chans, H, W) to (N, num_classes), randomly initialised.
+
     Raises:
         ZooError: an unknown stem or family, a stage out of range, or arguments that no layer takes.
     """
     if stem not in STEMS:
         raise ZooError(f"unknown stem {stem!r}; choose from {', '.join(STEMS)}.")
-    chosen = tuple(range(len(backbone.stages))) if stages is None else tuple(stages)
+    chosen = range(len(backbone.stages)) if stages is None else stages
+    if isinstance(chosen, int):
+        raise ZooError(f"stages={stages} is one number; give a tuple, such as stages=({stages},).")
     if outside := [stage for stage in chosen if stage not in range(len(backbone.stages))]:
         raise ZooError(
             f"stage {outside[0]} is out of range; this backbone has stages 0 to {len(backbone.stages) - 1}."
@@ -84,8 +89,8 @@ def create_model(
     Raises:
         ZooError: an unknown name; no, missing or damaged weights; a checkpoint that does not fit.
     """
-    check_name(name)
-    if pretrained and checkpoint is None and manifest_entry(name) is None:
+    base = check_name(name)
+    if pretrained and checkpoint is None and manifest_entry(base) is None:
         raise ZooError(
             f"{name} has no trained weights yet; create it with pretrained=False (--no-pretrained)."
         )
@@ -100,8 +105,12 @@ def list_models() -> list[str]:
     return list(__all__)
 
 
-def check_name(name: str) -> None:
-    """Raise a :class:`ZooError` that suggests the nearest names unless ``name`` is one of this zoo's."""
+def check_name(name: str) -> str:
+    """Return a model's name without its tag.
+
+    Raises:
+        ZooError: it is not one of this zoo's; the nearest names are suggested.
+    """
     base, _, tag = name.partition(".")
     if base not in __all__:
         raise ZooError(
@@ -109,9 +118,14 @@ def check_name(name: str) -> None:
         )
     if tag not in ("", TAG):
         raise ZooError(f"unknown tag {tag!r} of {base}; the only one is {TAG!r}.")
+    return base
 
 
 def _default_cfg(name: str, backbone: Backbone) -> dict[str, Any]:
+    try:
+        trained = pretrained_cfg(name)
+    except ZooError:  # a damaged manifest must not keep anyone from importing the package
+        trained = {}
     return {
         "architecture": name,
         "num_classes": 10,
@@ -125,14 +139,14 @@ def _default_cfg(name: str, backbone: Backbone) -> dict[str, Any]:
         "first_conv": backbone.first_conv,
         "classifier": backbone.classifier,
         "paper_ids": backbone.paper,
-        **backbone.cfg,
-        **pretrained_cfg(name),
+        **trained,
     }
 
 
 def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:
+            read_manifest()  # what is wrong with it was left unsaid when the models were registered
             cfg = resolve_pretrained_cfg(
                 name,
                 pretrained_cfg=kwargs.get("pretrained_cfg"),

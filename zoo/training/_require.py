@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,13 @@ def progress_bar(*args: Any, **options: Any) -> Any:
     """Return a tqdm bar, shown in the first process alone and only where there is a terminal."""
     disable = None if is_first_process() else True
     return require("tqdm").tqdm(*args, leave=False, disable=disable, **options)
+
+
+def first_process_first() -> AbstractContextManager[None]:
+    """Let the first process of each machine run the block alone, then the others; all must enter it."""
+    accelerate = require("accelerate")
+    on_cpu = accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU")
+    return accelerate.PartialState(cpu=on_cpu).local_main_process_first()
 
 
 def is_first_process() -> bool:

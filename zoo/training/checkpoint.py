@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
-from zoo.pretrained import load_checkpoint
+from zoo.pretrained import AVERAGED, load_checkpoint
 from zoo.training.recipe import Recipe
 
 FILE = "checkpoint.safetensors"
@@ -53,8 +53,19 @@ class Progress:
 def save(
     run_dir: Path, progress: Progress, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write ``run_dir/checkpoint.safetensors``; a failure leaves the previous one as it was."""
-    tensors = _named(model, "model.") | _named(ema, "ema.")
+    """Write ``run_dir/checkpoint.safetensors``; a failure leaves the previous one as it was.
+
+    Args:
+        run_dir: an existing folder.
+        progress: how far the run has come.
+        model: the network being trained.
+        ema: its average, of the same parameters and buffers.
+        optimizer: of the parameters of ``model``.
+
+    Raises:
+        ZooError: the folder does not exist or cannot be written to.
+    """
+    tensors = _named(model, "model.") | _named(ema, AVERAGED)
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
@@ -65,25 +76,46 @@ def save(
         save_file(tensors, path, metadata={_KEY: json.dumps(described)})
 
 
-def read_progress(run_dir: Path) -> Progress:
-    """Return how far the run in ``run_dir`` has come.
+def is_run(path: Path) -> bool:
+    """Tell a run's checkpoint, whatever its name, from any other file."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
+def read_progress(run: Path) -> Progress:
+    """Return how far a run has come.
+
+    Args:
+        run: its folder, or its checkpoint under any name.
 
     Raises:
         ZooError: there is no checkpoint, or it is damaged.
     """
-    metadata, _ = _open(run_dir, "")
+    metadata, _ = _open(run, "")
     try:
         values = json.loads(metadata[_KEY])
         return Progress(**{**values, "recipe": Recipe.from_dict(values["recipe"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError(
-            f"{run_dir / FILE} does not describe a training run ({error}); train anew into another --run-dir."
+            f"{_file(run)} does not describe a training run ({error}); train anew into another --run-dir."
         ) from None
 
 
-def read_ema(run_dir: Path) -> dict[str, Tensor]:
-    """Return the averaged weights of the run in ``run_dir``, those that are evaluated and published."""
-    return _open(run_dir, "ema.")[1]
+def read_ema(run: Path) -> dict[str, Tensor]:
+    """Return the averaged weights of a run, those that are evaluated and published.
+
+    Args:
+        run: its folder, or its checkpoint under any name.
+
+    Raises:
+        ZooError: there is no checkpoint, or it is damaged.
+    """
+    return _open(run, AVERAGED)[1]
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -93,8 +125,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         ZooError: the file is missing or damaged.
     """
     path = Path(path)
-    if path.name == FILE:
-        return read_ema(path.parent)
+    if is_run(path):
+        return read_ema(path)
     state = load_checkpoint(path)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
@@ -120,7 +152,7 @@ def restore(run_dir: Path, model: nn.Module, ema: nn.Module, optimizer: torch.op
     Raises:
         ZooError: there is no checkpoint, it is damaged, or it belongs to another model.
     """
-    for module, prefix in ((model, "model."), (ema, "ema.")):
+    for module, prefix in ((model, "model."), (ema, AVERAGED)):
         try:
             module.load_state_dict(_open(run_dir, prefix)[1])
         except RuntimeError:
@@ -149,11 +181,15 @@ def _named(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in module.state_dict().items()}
 
 
-def _open(run_dir: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _file(run: Path) -> Path:
+    return run if run.is_file() else run / FILE
+
+
+def _open(run: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the metadata of a checkpoint and its tensors under ``prefix`` (none for an empty one)."""
-    path = run_dir / FILE
+    path = _file(run)
     if not path.is_file():
-        raise ZooError(f"there is no checkpoint in {run_dir}; start a run there first, without --resume.")
+        raise ZooError(f"there is no checkpoint in {run}; start a run there first, without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
             keys = [key for key in file.keys() if prefix and key.startswith(prefix)]  # noqa: SIM118

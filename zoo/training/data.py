@@ -42,7 +42,14 @@ class Split:
         return len(self.labels)
 
     def describe(self, note: str | None = None) -> dict[str, Any]:
-        """Return what the weights manifest keeps about the data."""
+        """Return what the weights manifest keeps about the data.
+
+        Args:
+            note: what to say beside the source, such as how the images were compressed.
+
+        Returns:
+            ``source``, ``note`` and ``sha256``.
+        """
         return {"source": self.source, "note": note, "sha256": self.sha256}
 
 

@@ -1,10 +1,8 @@
 """The training loop: one command, one process or many, stopped and resumed at will."""
 
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,15 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.layers import share_context
-from zoo.training import checkpoint
+from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
-from zoo.training.augment import MILD, warp
+from zoo.training.augment import warp
+from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split
 from zoo.training.evaluate import top1
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
-
-LOG = "log.jsonl"
 
 
 def train(
@@ -87,9 +84,7 @@ class _Run:
         self.accelerator = accelerate.Accelerator(mixed_precision=amp)
         self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.per_epoch = recipe.images_per_epoch or len(data)
-        self._check(data)
-        self.updates = self.per_epoch // recipe.batch_size
+        self.updates = updates_per_epoch(recipe, len(data), self.world)
 
         device = self.accelerator.device
         # The whole set fits: 150 MB as bytes. So a batch is an index, and no worker process copies images.
@@ -110,48 +105,15 @@ class _Run:
         # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
         self.prepared = self.accelerator.prepare(self.model)
 
-    def _check(self, data: Split) -> None:
-        recipe = self.recipe
-        if self.per_epoch > len(data):
-            raise ZooError(f"images_per_epoch is {self.per_epoch}, but the data has only {len(data)} images.")
-        if recipe.batch_size > self.per_epoch:
-            raise ZooError(
-                f"batch_size {recipe.batch_size} exceeds the {self.per_epoch} images of an epoch; lower it."
-            )
-        if recipe.batch_size % self.world:
-            raise ZooError(
-                f"batch_size {recipe.batch_size} cannot be split evenly over {self.world} processes; "
-                "choose a multiple of their number."
-            )
-
     def resume(self) -> None:
         """Load the checkpoint and forget what was logged after it."""
         self.progress = checkpoint.read_progress(self.run_dir)
         checkpoint.restore(self.run_dir, self.model, self.ema.module, self.optimizer)
         if self.accelerator.is_main_process:
-            for leftover in self.run_dir.glob(f".{Path(checkpoint.FILE).stem}.*"):
-                leftover.unlink()  # half a checkpoint, from a run killed while writing it
-            log = self.run_dir / LOG
-            lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-            log.write_text("".join(lines[: self.progress.epoch]))
-
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's share of each batch, as rows of the data and the maps to warp them by.
-
-        All randomness of an epoch hangs on the seed and its number, so nothing of it has to be stored. Every
-        process draws whole batches and takes its part, so the number of processes changes nothing.
-        """
-        recipe, side = self.recipe, self.images.shape[-1]
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.labels), generator=generator)
-        local = recipe.batch_size // self.world
-        share = slice(self.rank * local, (self.rank + 1) * local)
-        mild = epoch >= len(recipe.sizes) - recipe.mild_epochs
-        augmentation = MILD if mild else recipe.augmentation
-        for update in range(self.updates):
-            rows = order[update * recipe.batch_size : (update + 1) * recipe.batch_size]
-            maps = augmentation.draw(len(rows), side, generator)
-            yield rows[share], maps[share]
+            for name in (checkpoint.FILE, log.FILE):
+                for leftover in self.run_dir.glob(f".{Path(name).stem}.*"):
+                    leftover.unlink()  # half a file, from a run killed while writing it
+            log.cut(self.run_dir, self.progress.epoch)
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch and return what to log about it."""
@@ -165,7 +127,8 @@ class _Run:
         title = f"epoch {done.epoch + 1}/{len(recipe.sizes)} at {size}px"
         bar = progress_bar(total=self.updates * recipe.batch_size, desc=title, unit=" images")
         began = time.perf_counter()
-        for update, (rows, maps) in enumerate(self.batches(done.epoch)):
+        shares = batches(recipe, done.epoch, len(self.labels), self.images.shape[-1], self.rank, self.world)
+        for update, (rows, maps) in enumerate(shares):
             totals += self.update(done.step + update, rows, maps, size)
             bar.update(recipe.batch_size)
             if update % 20 == 19:  # reading the loss waits for the device, so not every time
@@ -188,7 +151,7 @@ class _Run:
             "lr": self.lr,
             "images_per_second": round(images / seconds, 1),
             "seconds": round(seconds, 1),
-            "memory_mb": round(_memory_mb()),
+            "peak_memory_mb": log.peak_memory_mb(),
         }
 
     def update(self, step: int, rows: Tensor, maps: Tensor, size: int) -> Tensor:
@@ -222,22 +185,6 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         # The log goes first: a run killed in between repeats the epoch, and resuming drops the extra line.
-        with (self.run_dir / LOG).open("a") as log:
-            log.write(json.dumps(record) + "\n")
+        log.append(self.run_dir, record)
         checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
-        words = [
-            f"epoch {record['epoch']}/{len(self.recipe.sizes)} at {record['size']}px",
-            f"loss {record['loss']:.3f}",
-            f"train {record['train_top1']:.1f} %",
-            f"{record['images_per_second']:.0f} images/s",
-        ]
-        if "top1" in record:
-            words.append(f"test {record['top1']:.2f} %")
-        print(", ".join(words), flush=True)
-
-
-def _memory_mb() -> float:
-    """Return the peak memory on the GPU, or what the process holds on the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return require("psutil").Process().memory_info().rss / 2**20
+        print(log.summary(record, len(self.recipe.sizes)), flush=True)

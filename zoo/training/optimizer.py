@@ -16,11 +16,16 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         ZooError: timm knows no optimizer of that name.
     """
-    known = [str(name) for name in list_optimizers()]
-    if recipe.optimizer.lower() not in known:
-        raise ZooError(f"there is no optimizer {recipe.optimizer!r}.{nearest(recipe.optimizer, known)}")
+    check_name(recipe.optimizer)
     groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt(model))
     return create_optimizer_v2(groups, recipe.optimizer, lr=recipe.lr)
+
+
+def check_name(name: str) -> None:
+    """Raise a :class:`ZooError` that suggests the nearest names unless timm knows the optimizer ``name``."""
+    known = [str(one) for one in list_optimizers()]
+    if name.lower() not in known:
+        raise ZooError(f"there is no optimizer {name!r}.{nearest(name, known)}")
 
 
 def exempt(model: nn.Module) -> set[str]:

@@ -25,20 +25,10 @@ def facts(data: Split, note: str | None, command: str, warm_start: str | None = 
         data: the training images.
         note: what to say beside their source.
         command: the command line.
-        warm_start: what the run starts from; another run's checkpoint is described with it.
+        warm_start: the file the run starts from, if any.
     """
-    earlier = {}
-    if warm_start and Path(warm_start).name == checkpoint.FILE:
-        progress = checkpoint.read_progress(Path(warm_start).parent)
-        earlier = {
-            "model": progress.recipe.model,
-            "phases": progress.recipe.phases,
-            "images_seen": progress.step * progress.recipe.batch_size,
-            "seconds": round(progress.seconds),
-            "started_from": progress.facts.get("started_from"),
-        }
     return {
-        "started_from": earlier or None,
+        "started_from": origin(Path(warm_start)) if warm_start else None,
         "train_images": len(data),
         "data": data.describe(note),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
@@ -51,6 +41,57 @@ def facts(data: Split, note: str | None, command: str, warm_start: str | None = 
             "zoo": zoo.__version__,
         },
     }
+
+
+def origin(path: Path) -> dict[str, Any]:
+    """Return how the weights in a file were made.
+
+    Args:
+        path: a run's checkpoint, a file of the weights folder or a copy of one, or any other file.
+
+    Returns:
+        ``model``, ``phases``, ``images_seen``, ``seconds`` and ``started_from``; for a file of unknown origin
+        ``file``, ``sha256`` and 0 ``images_seen``.
+    """
+    if checkpoint.is_run(path):
+        progress = checkpoint.read_progress(path)
+        return {
+            "model": progress.recipe.model,
+            "phases": progress.recipe.phases,
+            "images_seen": progress.step * progress.recipe.batch_size,
+            "seconds": round(progress.seconds),
+            "started_from": progress.facts.get("started_from"),
+        }
+    digest = pretrained.file_sha256(path)
+    for name, entry in pretrained.read_manifest().items():
+        if entry["sha256"] == digest:
+            kept = {key: entry[key] for key in ("images_seen", "seconds", "started_from")}
+            return {"model": name, "phases": entry["recipe"]["phases"], **kept}
+    return {"file": path.name, "sha256": digest, "images_seen": 0}
+
+
+def finished_run(run_dir: Path) -> checkpoint.Progress:
+    """Return the progress of a finished run.
+
+    Raises:
+        ZooError: there is no run, it is not finished, or its checkpoint is damaged.
+    """
+    progress = checkpoint.read_progress(run_dir)
+    if not progress.finished:
+        raise ZooError(
+            f"the run in {run_dir} has done {progress.epoch} of {len(progress.recipe.sizes)} epochs; "
+            "finish it with --resume before publishing."
+        )
+    return progress
+
+
+def check_folder() -> None:
+    """Raise a :class:`ZooError` unless the weights folder can be written to."""
+    folder = pretrained.weights_dir()
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ZooError(
+            f"cannot publish into {folder}; set ZOO_WEIGHTS to a folder that exists and is writable."
+        )
 
 
 def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, Any]:
@@ -67,13 +108,8 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     Raises:
         ZooError: there is no run, it is not finished, or its checkpoint is damaged.
     """
-    progress = checkpoint.read_progress(run_dir)
+    progress = finished_run(run_dir)
     recipe = progress.recipe
-    if not progress.finished:
-        raise ZooError(
-            f"the run in {run_dir} has done {progress.epoch} of {len(recipe.sizes)} epochs; "
-            "finish it with --resume before publishing."
-        )
     state = checkpoint.read_ema(run_dir)
     model = zoo.create_model(recipe.model)
     model.load_state_dict(as_published(state))

@@ -32,7 +32,8 @@ class Recipe:
         ema_decay: final decay of the averaged weights, which are the ones published.
         seed: seeds the initial weights, the order of the images and their augmentation.
         amp: ``bf16`` autocast or ``no``; None means bf16 on CUDA and none on CPU.
-        warm_start: safetensors file of the static twin to start from, or None.
+        warm_start: file to start from, or None: safetensors of the static twin or of the model itself, or
+            the checkpoint of a run of either.
         threads: CPU threads of a process; None leaves torch's choice.
         augmentation: how images are warped.
 

@@ -1,0 +1,95 @@
+"""What is allowed of one check: relative to which output, and how much more where fp32 cannot tell."""
+
+import numpy as np
+import pytest
+
+from export.parity import certify, reference
+
+SIZE = (3, 12, 10)
+
+
+@pytest.fixture(scope="module")
+def expected(small):
+    return reference(small("kw"))
+
+
+def failing(certificate):
+    return {check.name for check in certificate.failures}
+
+
+def test_what_fp32_cannot_tell_is_excused_at_large_magnitude_only():
+    def exact(images):
+        return np.tile(np.array([1.0, 2.0]), (len(images), 1))
+
+    def rough(images, by):
+        return (exact(images) * (1 + by * (np.abs(images).max() > 10))).astype(np.float32)
+
+    certificate = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, exact=exact)
+    assert certificate.passed
+    assert certificate.checks[-1].note == "the eager model in fp32 is itself off by 1e-02"
+    assert certificate.checks[-1].allowed == 0.05
+    assert certificate.relaxed == certificate.checks[-1:]
+    assert certificate.max_rel == 0
+    little = certify(lambda x: rough(x, -0.001), lambda x: rough(x, 0.001), SIZE, exact=exact)
+    assert little.checks[-1].allowed == pytest.approx(0.01, rel=0.02)
+    assert not certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE).passed
+    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.01), SIZE, exact=exact).passed
+    assert not certify(lambda x: exact(x) + 0.01, exact, SIZE, exact=exact).passed
+
+
+def loud(images, above):
+    return np.abs(images).max() > above
+
+
+@pytest.mark.parametrize("off", [99.0, np.nan], ids=["far off", "not a number"])
+def test_where_fp32_cannot_tell_smaller_inputs_decide(expected, off):
+    def exact(images):
+        return expected(images) * (off if loud(images, 25) else 1)
+
+    def got(images, above):
+        return expected(images) * np.float32(5 if loud(images, above) else 1)
+
+    assert failing(certify(lambda x: got(x, 10), expected, SIZE, exact=exact)) == {"magnitude 10, halved"}
+    certificate = certify(lambda x: got(x, 25), expected, SIZE, exact=exact)
+    assert certificate.passed
+    assert certificate.checks[-1].name == "magnitude 10, halved"
+    assert certificate.relaxed == ()
+
+
+@pytest.mark.parametrize("off", [99.0, np.inf], ids=["far off", "not finite"])
+def test_a_reference_that_is_off_everywhere_excuses_nothing(expected, off):
+    def got(images):
+        return expected(images) * np.float32(5 if loud(images, 3) else 1)
+
+    certificate = certify(got, expected, SIZE, exact=lambda images: off * expected(images))
+    failure = certificate.failures[-1]
+    assert failure.name.startswith("magnitude 10, halved")
+    assert failure.allowed == 1e-4
+    assert failure.note.startswith("fp32 cannot tell")
+
+
+def test_a_reference_that_raises_in_fp64_is_a_failed_check(expected):
+    def exact(images):
+        raise RuntimeError("no fp64 here")
+
+    certificate = certify(lambda images: 2 * expected(images), expected, SIZE, exact=exact)
+    assert certificate.checks[-1].note == "RuntimeError: no fp64 here"
+
+
+def test_a_quiet_sample_is_held_to_its_own_outputs():
+    def want(images):
+        return np.linspace([1], 0.02, len(images), dtype=np.float32) * np.array([1, 0.5], np.float32)
+
+    def got(images):
+        return want(images) + np.array([1e-5, 0], np.float32)
+
+    assert certify(got, want, SIZE).checks[0].passed
+    assert not certify(got, want, SIZE).checks[1].passed
+
+
+def test_a_silent_sample_beside_a_loud_one_may_round():
+    def want(images):
+        return np.eye(len(images), 2, dtype=np.float32)
+
+    assert certify(lambda images: want(images) + np.float32(3e-7), want, SIZE).checks[-1].passed
+    assert not certify(lambda images: want(images) + np.float32(3e-6), want, SIZE).checks[-1].passed

@@ -1,0 +1,88 @@
+"""``python -m zoo.evaluate``, from the command line to the manifest."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import zoo
+from zoo import cli, evaluate, pretrained
+
+from .helpers import SHORT, Command
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+
+@pytest.fixture
+def published(zoo_train: Command, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of ``testnet_static``, in use."""
+    assert zoo_train(*SHORT, "--publish") == 0
+    # timm knows of weights from the time of registration; here they came later.
+    create = zoo.create_model
+    path = weights / "testnet_static.safetensors"
+    monkeypatch.setattr(zoo, "create_model", lambda name, pretrained: create(name, checkpoint=path))
+
+
+def figures() -> dict[str, Any]:
+    entry = pretrained.manifest_entry("testnet_static")
+    assert entry is not None
+    return entry["figures"]
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("model", ["testnet_*", "testnet_static.cifar10"])
+def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "TEST_IMAGES", 4)
+    before = figures()
+    words = ["--model", model, "--data", str(data), "--rotations"]
+    assert cli.run(evaluate.main, [*words, "--no-write"]) == 0
+    assert figures() == before
+    assert cli.run(evaluate.main, words) == 0
+    assert figures()["top1"] == before["top1"]
+    assert len(figures()["top1_rotated"]) == 7
+
+
+@pytest.mark.usefixtures("published")
+def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.CaptureFixture) -> None:
+    pretrained.record_figures("testnet_static", {"top1": 55.0, "images": 10_000})
+    before = figures()
+    words = ["--model", "testnet_static", "--data", str(data)]
+    said = "not recorded: CIFAR-10, parquet folder data, test has 4 images, not 10,000"
+    assert cli.run(evaluate.main, words) == 0
+    printed = capsys.readouterr().out
+    assert "testnet_static  " in printed
+    assert said in printed
+    assert figures() == before
+    assert cli.run(evaluate.main, [*words, "--no-write"]) == 0
+    assert said not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "none_*"), "no model with trained weights matches 'none_*'"),
+        (("--model", "testnet_statik"), "unknown model 'testnet_statik'"),
+        (("--model", "testnet_static"), "testnet_static has no trained weights yet"),
+        (
+            ("--model", "testnet_static", "testnet_kw", "--checkpoint", "f"),
+            "belongs to one model, but 2 were given",
+        ),
+        (("--model", "testnet_static", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--checkpoint", "absent"), "no checkpoint at absent"),
+        (("--model", "testnet_static", "--checkpoint", "other"), "other does not fit the model: Missing key"),
+    ],
+)
+def test_evaluate_errors(
+    words: tuple[str, ...],
+    message: str,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"x": torch.zeros(1)}, "other")
+    assert cli.run(evaluate.main, words) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,50 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.training import log
+
+RECORD = {"epoch": 2, "size": 16, "loss": 1.25, "train_top1": 40.0, "images_per_second": 900.4}
+
+
+def test_cut_keeps_the_first_lines_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for epoch in (1, 2, 3):
+        log.append(tmp_path, {"epoch": epoch})
+    log.cut(tmp_path, 2)
+    lines = (tmp_path / log.FILE).read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+    def fail(*args: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        log.cut(tmp_path, 1)
+    assert (tmp_path / log.FILE).read_text().splitlines() == lines
+    assert [file.name for file in tmp_path.iterdir()] == [log.FILE]
+
+
+def test_summary() -> None:
+    assert log.summary(RECORD, 3) == "epoch 2/3 at 16px, loss 1.250, train 40.0 %, 900 images/s"
+    assert log.summary(RECORD | {"top1": 51.5}, 3).endswith("900 images/s, test 51.50 %")
+
+
+def test_peak_memory_stays_when_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = log.peak_memory_mb()
+    assert before is not None
+    assert 50 < before < 100_000, "in MiB"
+    block = bytearray(b"x") * ((before + 50) * 2**20)
+    del block
+    after = log.peak_memory_mb()
+    assert after is not None
+    assert after >= before + 50
+
+
+def test_peak_memory_is_unknown_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert log.peak_memory_mb() is None
