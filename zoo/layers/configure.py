@@ -27,7 +27,7 @@ def set_lowering(model: nn.Module, name: str) -> nn.Module:
 def share_context(model: nn.Module, shared: bool) -> nn.Module:
     """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
 
-    Kernels made once a batch train at nearly the static twin's speed, which makes a cheap first part of a
+    Kernels are then made once a batch instead of once an image, which makes a cheaper first part of a
     run. It acts in training mode alone: in eval mode every sample has its own kernels.
 
     Args:
