@@ -19,7 +19,7 @@ class Recipe:
         model: name in timm's registry.
         phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.
         shared_epochs: for so many epochs at the start, the samples of a batch share the kernels of their mean
-            context (:func:`zoo.layers.share_context`), which is nearly as fast as a static network.
+            context (:func:`zoo.layers.share_context`), which costs less than kernels of their own.
         mild_epochs: for so many epochs at the end, images are warped by ``MILD`` instead of ``augmentation``.
         images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
         batch_size: images an update, over all processes together.
