@@ -26,6 +26,7 @@ from export.certificate import Certificate, CertificateError
 from export.parity import certify, measure, prepared, reference
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
+from zoo.layers import fold
 from zoo.models import create_model
 from zoo.pretrained import file_sha256, manifest_entry
 
@@ -67,7 +68,7 @@ def export(
     record_path = certificate_path(path)
     with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
         start = time.perf_counter()
-        runtime.export(lowered, artifact, options)
+        runtime.export(fold(lowered), artifact, options)
         seconds = time.perf_counter() - start
         say(f"exported to {runtime.title}, {_choices(facts, options)}, in {seconds:.1f} s")
         runtime.annotate(artifact, to_strings(stored))

@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", type=float, help="peak learning rate")
     add("--weight-decay", type=float, metavar="DECAY")
     add("--warmup", type=float, metavar="SHARE", help="share of all updates, 0 to 1")
+    add("--anneal", type=float, metavar="SHARE", help="share of all updates in which layers anneal, 0 to 1")
     add("--label-smoothing", type=float, metavar="SHARE")
     add("--clip-grad", type=float, metavar="NORM")
     add("--ema-decay", type=float, metavar="DECAY")

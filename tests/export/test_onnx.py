@@ -1,5 +1,6 @@
 import copy
 import json
+from collections import Counter
 from importlib.metadata import version
 
 import numpy as np
@@ -13,10 +14,15 @@ import export.onnx
 import zoo
 from export.base import runtime
 from zoo.errors import ZooError
-from zoo.layers import FAMILIES, DynamicConv2d
+from zoo.layers import FAMILIES, LOWERINGS, DynamicConv2d, lowerings_of
 
 SIZE = (3, 12, 10)
-ANY_BATCH = [(family, lowering) for family in FAMILIES for lowering in ("unfold", "contract")]
+ANY_BATCH = [
+    (family, lowering)
+    for family, layer in FAMILIES.items()
+    for lowering in lowerings_of(layer)
+    if LOWERINGS[lowering].batch == "any"
+]
 
 
 @pytest.fixture(scope="module", params=ANY_BATCH, ids="-".join)
@@ -106,6 +112,24 @@ def test_the_opset_is_the_one_asked_for(small, tmp_path, opset):
 def test_an_opset_out_of_range_names_the_range(small, tmp_path, opset):
     with pytest.raises(ZooError, match=f"opset {opset} cannot be written; give one from 18 to"):
         export.onnx.export(small("kw"), tmp_path / "net.onnx", opset=opset, input_size=SIZE)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_convex_model_becomes_its_static_twin(stir, tmp_path):
+    counts = {}
+    for name in ("resnet10_convex", "resnet10_static"):
+        path = tmp_path / f"{name}.onnx"
+        assert export.onnx.export(stir(zoo.create_model(name)), path).passed
+        counts[name] = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert counts["resnet10_convex"] == counts["resnet10_static"]
+    assert counts["resnet10_convex"]["Conv"] == 12
+    found = runtime("onnx").metadata(tmp_path / "resnet10_convex.onnx")
+    assert set(json.loads(found["lowerings"]).values()) == {"fold"}
+
+
+def test_a_lowering_that_the_family_lacks_is_named(small, tmp_path):
+    with pytest.raises(ZooError, match="KernelWeightedConv2d has no lowering 'experts'"):
+        export.onnx.export(small("kw"), tmp_path / "net.onnx", lowering="experts", input_size=SIZE)
     assert not any(tmp_path.iterdir())
 
 

@@ -5,7 +5,16 @@ import math
 import numpy as np
 from torch import Tensor
 
-from zoo.layers import DotProductConv2d, DynamicConv2d, FCGeneratedConv2d, KernelWeightedConv2d
+from zoo.layers import (
+    CondConv2d,
+    ConvexConv2d,
+    DotProductConv2d,
+    DynamicConv2d,
+    DynamicConvolution2d,
+    ExpertsConv2d,
+    FCGeneratedConv2d,
+    KernelWeightedConv2d,
+)
 
 
 def array(tensor: Tensor) -> np.ndarray:
@@ -19,6 +28,11 @@ def sigmoid(x: float) -> float:
 def linear(weight: np.ndarray, x: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     y = np.array([sum(row[j] * x[j] for j in range(len(x))) for row in weight])
     return y if bias is None else y + bias
+
+
+def softmax(values: list[float] | np.ndarray) -> list[float]:
+    exps = [math.exp(value - max(values)) for value in values]
+    return [value / sum(exps) for value in exps]
 
 
 def kw_kernel(layer: KernelWeightedConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
@@ -37,15 +51,36 @@ def dpk_kernel(layer: DotProductConv2d, g: np.ndarray, o: int, i: int) -> np.nda
     reduced = linear(array(layer.reduce.weight), g, array(layer.reduce.bias))
     query = array(layer.in_queries)[i] * array(layer.out_queries)[o] * reduced
     logits = linear(array(layer.keys), query) / math.sqrt(layer.key_dim)
-    weights = [math.exp(value - max(logits)) for value in logits]
-    bank = array(layer.bank)
-    return sum(weights[m] / sum(weights) * bank[m] for m in range(len(bank)))
+    return sum(weight * row for weight, row in zip(softmax(logits), array(layer.bank), strict=True))
+
+
+def experts_kernel(layer: ExpertsConv2d, routing: list[float], o: int, i: int) -> np.ndarray:
+    return sum(r * expert[o, :, i] for r, expert in zip(routing, array(layer.experts), strict=True))
+
+
+def condconv_kernel(layer: CondConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
+    logits = linear(array(layer.route.weight), g, array(layer.route.bias))
+    return experts_kernel(layer, [sigmoid(value) for value in logits], o, i)
+
+
+def dyconv_kernel(layer: DynamicConvolution2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
+    squeezed = linear(array(layer.squeeze.weight), g, array(layer.squeeze.bias))
+    hidden = np.array([max(value, 0) for value in squeezed])
+    logits = linear(array(layer.route.weight), hidden, array(layer.route.bias))
+    return experts_kernel(layer, softmax(logits / layer.temperature), o, i)
+
+
+def convex_kernel(layer: ConvexConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
+    return experts_kernel(layer, softmax(array(layer.logits)), o, i)
 
 
 KERNELS = {
     KernelWeightedConv2d: kw_kernel,
     FCGeneratedConv2d: fgk_kernel,
     DotProductConv2d: dpk_kernel,
+    CondConv2d: condconv_kernel,
+    DynamicConvolution2d: dyconv_kernel,
+    ConvexConv2d: convex_kernel,
 }
 
 

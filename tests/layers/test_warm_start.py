@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.layers import DotProductConv2d, DynamicConv2d, FCGeneratedConv2d, KernelWeightedConv2d
+from zoo.layers import (
+    CondConv2d,
+    ConvexConv2d,
+    DotProductConv2d,
+    DynamicConv2d,
+    DynamicConvolution2d,
+    FCGeneratedConv2d,
+    KernelWeightedConv2d,
+)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -15,6 +23,9 @@ from zoo.layers import DotProductConv2d, DynamicConv2d, FCGeneratedConv2d, Kerne
         (KernelWeightedConv2d, {}),
         (FCGeneratedConv2d, {"embedding_dim": 9}),
         (FCGeneratedConv2d, {"embedding_dim": 12, "hidden_dim": 9}),
+        (CondConv2d, {"num_experts": 3}),
+        (DynamicConvolution2d, {}),
+        (ConvexConv2d, {}),
     ],
 )
 def test_exact_warm_start(layer: type[DynamicConv2d], arguments: dict[str, int], groups: int) -> None:
@@ -53,13 +64,27 @@ def test_fgk_holds_a_kernel_of_zeros() -> None:
     assert not conv.kernels(torch.randn(1, 4)).any()
 
 
-def test_a_warm_started_layer_still_learns_from_the_context() -> None:
-    static = nn.Conv2d(4, 6, 3)
-    for conv in (KernelWeightedConv2d(4, 6, 3), FCGeneratedConv2d(4, 6, 3)):
-        conv.warm_start_(static.weight, static.bias)
-        conv(torch.rand(2, 4, 5, 5)).square().sum().backward()
-        gated = conv.vectors if isinstance(conv, KernelWeightedConv2d) else conv.gate.weight
-        assert gated.grad.abs().max() > 0
+@pytest.mark.parametrize(
+    ("layer", "gated"),
+    [
+        (KernelWeightedConv2d, "vectors"),
+        (FCGeneratedConv2d, "gate.weight"),
+        (CondConv2d, "route.weight"),
+        (DynamicConvolution2d, "route.weight"),
+    ],
+)
+def test_a_warm_started_layer_still_learns_from_the_context(layer: type[DynamicConv2d], gated: str) -> None:
+    static, conv = nn.Conv2d(4, 6, 3), layer(4, 6, 3)
+    conv.warm_start_(static.weight, static.bias)
+    conv(torch.rand(2, 4, 5, 5)).square().sum().backward()
+    assert conv.get_parameter(gated).grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("layer", [CondConv2d, DynamicConvolution2d, ConvexConv2d])
+def test_warm_started_experts_differ(layer: type[DynamicConv2d]) -> None:
+    static, conv = nn.Conv2d(4, 6, 3), layer(4, 6, 3)
+    conv.warm_start_(static.weight, static.bias)
+    assert (conv.experts[0] - conv.experts[1]).abs().min() > 0
 
 
 def test_dpk_says_that_it_cannot() -> None:

@@ -1,5 +1,6 @@
 """Small stand-ins for what training needs: images, parquet files and networks that learn in a blink."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,24 +10,19 @@ import pytest
 import timm
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from timm.models.resnet import BasicBlock, ResNet
+from timm.models.resnet import BasicBlock
 
 from zoo import cli, train
-from zoo.models import BACKBONES, Backbone, register
+from zoo.models import BACKBONES, register
 from zoo.pretrained import CIFAR10_CLASSES
 from zoo.training.data import Split
 from zoo.training.recipe import Recipe
 
 from .helpers import Command, WriteParquet, encode, make_images
 
-_TINY = Backbone(
-    build=ResNet,
+_TINY = dataclasses.replace(
+    BACKBONES["resnet10"],
     args={"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4},
-    shrink_stem=BACKBONES["resnet10"].shrink_stem,
-    first_conv="conv1",
-    classifier="fc",
-    stages=("layer1", "layer2", "layer3", "layer4"),
-    paper="arXiv:1512.03385",
 )
 
 

@@ -74,6 +74,23 @@ def test_same_seed_same_weights(run: Run) -> None:
     assert not same(first, run("c", recipe={"seed": 1}))
 
 
+def test_annealing_ends_at_its_share_of_the_updates(
+    run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(loop, "anneal", lambda model, progress: seen.append(progress))
+    run("half", recipe={"anneal": 0.5})
+    updates = len(seen)
+    assert seen[: updates // 2 + 1] == pytest.approx(
+        [2 * i / updates for i in range(updates // 2 + 1)], abs=0.2
+    )
+    assert seen[0] == 0.0
+    assert set(seen[(updates + 1) // 2 :]) == {1.0}
+    seen.clear()
+    run("none", recipe={"anneal": 0.0})
+    assert set(seen) == {1.0}
+
+
 @pytest.mark.parametrize("model", ["testnet_static", "testnet_kw"])
 def test_resumed_is_uninterrupted(
     run: Run, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str

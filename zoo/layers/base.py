@@ -34,8 +34,10 @@ class DynamicConv2d(nn.Module):
             mode other than zeros, or ``padding="same"`` with a stride.
     """
 
-    #: Which factor depends on the sample: ``"mixing"``, ``"basis"`` or ``"both"``.
-    sample_factor: Literal["mixing", "basis", "both"] = "both"
+    #: Which factor depends on the sample: ``"mixing"``, ``"basis"``, ``"both"`` or ``"none"``.
+    sample_factor: Literal["mixing", "basis", "both", "none"] = "both"
+    #: Lowerings the family has besides those that every family has.
+    extra_lowerings: tuple[str, ...] = ()
     #: The family's own arguments with their defaults; each becomes an attribute and must be at least 1.
     sizes: ClassVar[dict[str, int]] = {}
     #: Parameters that weight decay should leave alone.
@@ -151,7 +153,6 @@ class DynamicConv2d(nn.Module):
             torch._assert(
                 x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more"
             )
-        mixing, basis = self.factors(context)
         x = F.pad(x, self._pad)
         torch._assert(
             x.shape[2] > self.dilation[0] * (self.kernel_size[0] - 1), "the kernel is taller than the input"
@@ -160,20 +161,20 @@ class DynamicConv2d(nn.Module):
             x.shape[3] > self.dilation[1] * (self.kernel_size[1] - 1), "the kernel is wider than the input"
         )
         geometry = Geometry(self.kernel_size, self.stride, self.dilation, self.groups)
-        if self.lowering == "contract" and not shared:
-            y = lowerings.contract(x, mixing, basis, self.sample_factor, geometry)
-        else:
-            kernels = lowerings.compose(mixing, basis)
-            if shared or self.lowering == "single":
-                y = lowerings.shared(x, kernels, geometry)
-            elif self.lowering == "grouped":
-                y = lowerings.grouped(x, kernels, geometry)
-            else:
-                y = lowerings.unfold(x, kernels, geometry)
+        y = self.convolve(x, context, geometry, "single" if shared else self.lowering)
         bias = self.bias
         if bias is not None:
             y = y + bias.view(1, -1, 1, 1)
         return y
+
+    def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve padded x (N, I, H, W) with the kernels of its context (N or 1, I), without the bias."""
+        mixing, basis = self.factors(context)
+        return lowerings.convolve(x, mixing, basis, self.sample_factor, geometry, lowering)
+
+    @torch.jit.unused
+    def anneal(self, progress: float) -> None:
+        """Follow the training: ``progress`` goes from 0 to 1 over its first part. Most families ignore it."""
 
     @torch.jit.unused
     def auto_lowering(self) -> str:

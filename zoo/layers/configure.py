@@ -1,5 +1,6 @@
 """Switches over a whole model: how its dynamic convolutions are computed and trained."""
 
+import torch
 from torch import nn
 
 from zoo.errors import ZooError, nearest
@@ -15,13 +16,56 @@ def set_lowering(model: nn.Module, name: str) -> nn.Module:
         name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice.
 
     Raises:
-        ZooError: an unknown name.
+        ZooError: an unknown name, or one that a layer of the model does not have; the model is left as it was.
     """
     check_lowering(name)
-    for module in model.modules():
-        if isinstance(module, DynamicConv2d):
-            module.lowering = module.auto_lowering() if name == "auto" else name
+    layers = dynamic_layers(model)
+    for layer in layers:
+        if name != "auto" and name not in lowerings_of(type(layer)):
+            raise ZooError(
+                f"{type(layer).__name__} has no lowering {name!r}; "
+                f"choose from auto, {', '.join(lowerings_of(type(layer)))}."
+            )
+    for layer in layers:
+        layer.lowering = layer.auto_lowering() if name == "auto" else name
     return model
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Replace every layer whose lowering is ``fold`` by the ``nn.Conv2d`` it amounts to, in place.
+
+    Args:
+        model: any module; returned, or the convolution itself when the model is one such layer.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, DynamicConv2d) and module.lowering == "fold":
+            conv = _folded(module)
+            if not name:
+                return conv
+            model.set_submodule(name, conv)
+    return model
+
+
+@torch.no_grad()
+def _folded(layer: DynamicConv2d) -> nn.Conv2d:
+    like = next(layer.parameters())
+    # Built on no device: weights that are replaced at once need no initialising.
+    conv = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        layer.bias is not None,
+        device="meta",
+    )
+    kernels = layer.kernels(like.new_zeros(1, layer.in_channels))[0]
+    conv.weight = nn.Parameter(kernels.contiguous(), requires_grad=like.requires_grad)
+    if layer.bias is not None:
+        conv.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
+    return conv.train(layer.training)
 
 
 def share_context(model: nn.Module, shared: bool) -> nn.Module:
@@ -34,10 +78,39 @@ def share_context(model: nn.Module, shared: bool) -> nn.Module:
         model: any module; changed in place and returned.
         shared: whether to share.
     """
-    for module in model.modules():
-        if isinstance(module, DynamicConv2d):
-            module.shared_context = shared
+    for layer in dynamic_layers(model):
+        layer.shared_context = shared
     return model
+
+
+def anneal(model: nn.Module, progress: float) -> nn.Module:
+    """Tell every dynamic convolution how far the annealing part of a training run has come.
+
+    A family may start softer than it ends, as ``dyconv`` does with its temperature. It acts in training mode
+    alone; a model that is never annealed trains as at the end.
+
+    Args:
+        model: any module; changed in place and returned.
+        progress: from 0 to 1, where it stays for the rest of the run.
+
+    Raises:
+        ZooError: progress is out of its range.
+    """
+    if not 0 <= progress <= 1:
+        raise ZooError(f"progress is {progress}; it must be from 0 to 1.")
+    for layer in dynamic_layers(model):
+        layer.anneal(progress)
+    return model
+
+
+def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
+    """Return the dynamic convolutions of a model in its order."""
+    return [module for module in model.modules() if isinstance(module, DynamicConv2d)]
+
+
+def lowerings_of(layer: type[DynamicConv2d]) -> list[str]:
+    """Return the names of the lowerings that a family's layer has."""
+    return [name for name, row in LOWERINGS.items() if row.common or name in layer.extra_lowerings]
 
 
 def check_lowering(name: str) -> None:

@@ -2,7 +2,10 @@
 
 from zoo.errors import ZooError, nearest
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.cond_conv import CondConv2d
+from zoo.layers.convex import ConvexConv2d
 from zoo.layers.dot_product import DotProductConv2d
+from zoo.layers.dynamic_convolution import DynamicConvolution2d
 from zoo.layers.fc_generated import FCGeneratedConv2d
 from zoo.layers.kernel_weighted import KernelWeightedConv2d
 
@@ -13,6 +16,9 @@ FAMILIES: dict[str, type[DynamicConv2d]] = {
     "kw": KernelWeightedConv2d,
     "fgk": FCGeneratedConv2d,
     "dpk": DotProductConv2d,
+    "condconv": CondConv2d,
+    "dyconv": DynamicConvolution2d,
+    "convex": ConvexConv2d,
 }
 
 

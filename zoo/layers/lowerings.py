@@ -33,10 +33,12 @@ class Lowering:
         batch: ``"any"`` exports with a dynamic batch axis, ``"frozen"`` only with the batch it was traced at,
             ``"one"`` only with batch 1.
         summary: one line for help texts.
+        common: whether every family has it; otherwise those that name it in their ``extra_lowerings``.
     """
 
     batch: Literal["any", "frozen", "one"]
     summary: str
+    common: bool = True
 
 
 LOWERINGS = {
@@ -44,7 +46,28 @@ LOWERINGS = {
     "unfold": Lowering("any", "im2col, then one batched matrix product with the kernels"),
     "contract": Lowering("any", "the basis applied first, then the mixing"),
     "single": Lowering("one", "an ordinary convolution with a computed weight"),
+    "experts": Lowering("any", "all experts as one static convolution, outputs weighted", common=False),
+    "fold": Lowering("any", "one static convolution, made once", common=False),
 }
+
+
+def convolve(
+    x: Tensor,
+    mixing: Tensor,
+    basis: Tensor | None,
+    sample_factor: str,
+    geometry: Geometry,
+    lowering: str,
+) -> Tensor:
+    """Convolve x with the kernels that the factors make, by one of the lowerings that need no more."""
+    if lowering == "contract":
+        return contract(x, mixing, basis, sample_factor, geometry)
+    kernels = compose(mixing, basis)
+    if lowering == "single" or lowering == "fold":
+        return shared(x, kernels, geometry)
+    if lowering == "grouped":
+        return grouped(x, kernels, geometry)
+    return unfold(x, kernels, geometry)
 
 
 def compose(mixing: Tensor, basis: Tensor | None) -> Tensor:
@@ -147,6 +170,22 @@ def contract(
     rows = mixing.unflatten(1, (groups, -1)).flatten(3)
     y = rows @ filtered.flatten(4).flatten(2, 3)
     return y.flatten(1, 2).unflatten(2, (filtered.shape[4], filtered.shape[5]))
+
+
+def experts(x: Tensor, routing: Tensor, bank: Tensor, geometry: Geometry) -> Tensor:
+    """Run a bank of experts (E, O, P, I/G) as one static convolution and weigh its outputs by routing.
+
+    The routing is (N or 1, E). This is E times a static convolution's multiplies, all with constant weights.
+    """
+    kernel_size, stride, dilation, groups = geometry
+    # A grouped convolution's outputs come group by group: (E, G, O/G, ...) -> (G, E, O/G, ...).
+    weight = bank.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+    weight = weight.transpose(1, 2).unflatten(2, (kernel_size[0], kernel_size[1]))
+    each = F.conv2d(x, weight, None, stride, (0, 0), dilation, groups)
+    height, width = each.shape[2], each.shape[3]
+    each = each.unflatten(1, (groups, bank.shape[0], bank.shape[1] // groups)).flatten(3)
+    y = routing.unsqueeze(1).unsqueeze(1) @ each
+    return y.flatten(1, 2).unflatten(2, (bank.shape[1] // groups, height, width)).flatten(1, 2)
 
 
 def _filter_static(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import share_context
+from zoo.layers import anneal, share_context
 from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
 from zoo.training.augment import warp
@@ -94,6 +94,7 @@ class _Run:
         self.optimizer = make_optimizer(recipe, self.model)
         total = self.updates * len(recipe.sizes)
         warmup = int(recipe.warmup * total)
+        self.annealed = int(recipe.anneal * total)
         self.schedule = CosineLRScheduler(
             self.optimizer,
             t_initial=total - warmup,
@@ -157,6 +158,7 @@ class _Run:
     def update(self, step: int, rows: Tensor, maps: Tensor, size: int) -> Tensor:
         """Do one update; return the summed loss and the number of right answers."""
         self.schedule.step_update(step)
+        anneal(self.model, min(1.0, step / self.annealed) if self.annealed else 1.0)
         rows = rows.to(self.images.device)
         inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
         labels = self.labels[rows]

@@ -27,6 +27,7 @@ class Recipe:
         lr: peak learning rate; linear warm-up, then a cosine down to zero over all updates.
         weight_decay: decoupled decay; never on biases, norms and parameters that a layer exempts.
         warmup: share of all updates spent warming up, 0 to 1.
+        anneal: share of all updates over which layers anneal (:func:`zoo.layers.anneal`), 0 to 1.
         label_smoothing: 0 to 1.
         clip_grad: largest norm of the gradient; None leaves it alone.
         ema_decay: final decay of the averaged weights, which are the ones published.
@@ -51,6 +52,7 @@ class Recipe:
     lr: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
+    anneal: float = 0.1
     label_smoothing: float = 0.1
     clip_grad: float | None = 1.0
     ema_decay: float = 0.999
@@ -72,7 +74,7 @@ class Recipe:
             check(value is None or value >= 1, name, "at least 1")
         for name in ("shared_epochs", "mild_epochs"):
             check(0 <= getattr(self, name) <= len(self.sizes), name, "from 0 to the number of epochs")
-        for name in ("warmup", "label_smoothing", "ema_decay"):
+        for name in ("warmup", "anneal", "label_smoothing", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")
         check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")

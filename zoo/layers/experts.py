@@ -1,0 +1,87 @@
+"""Convolutions whose kernels are a weighted sum of a few experts."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import lowerings
+from zoo.layers.base import DynamicConv2d
+from zoo.layers.geometry import Geometry
+
+
+class ExpertsConv2d(DynamicConv2d):
+    """Sum ``num_experts`` static kernels with routing weights; a family subclasses this and routes.
+
+        K[n,o,i,:] = sum_e routing(g[n])[e] * experts[e,o,i,:]
+
+    The mixing depends on the sample through the routing alone; the basis is the identity. Besides the common
+    lowerings there is ``experts``: all experts as one static convolution, their outputs weighted.
+
+    Args:
+        in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
+        num_experts: E.
+
+    Parameters:
+        experts (E, O, kh*kw, I/G), bias (O), and what the family routes with.
+
+    Raises:
+        ZooError: see :class:`DynamicConv2d`.
+    """
+
+    sample_factor = "mixing"
+    extra_lowerings = ("experts",)
+    sizes: ClassVar[dict[str, int]] = {"num_experts": 4}
+    num_experts: int
+
+    def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
+        """Register experts and the family's routing."""
+        self.terms = self.kernel_size[0] * self.kernel_size[1]
+        self.experts = nn.Parameter(
+            torch.empty(self.num_experts, self.out_channels, self.terms, per_group, **like)
+        )
+        self.make_routing(like)
+
+    @torch.jit.unused
+    def make_routing(self, like: dict[str, Any]) -> None:
+        """Register the parameters that the routing needs; ``like`` is device and dtype, to pass on."""
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def neutral_routing_(self) -> float:
+        """Make the routing the same for every expert and sample, and return that weight."""
+        raise NotImplementedError
+
+    def routing(self, context: Tensor) -> Tensor:
+        """Return the weight of every expert, (N or 1, E), for context (N, I)."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Start with kernels of He's variance."""
+        nn.init.normal_(self.experts)
+        self.scale_to_he_(self.experts)
+
+    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sum the routed experts: mixing (N or 1, O, kh*kw, I/G), identity basis."""
+        kernels = self.routing(context) @ self.experts.flatten(1)
+        return kernels.unflatten(1, (self.out_channels, self.terms, -1)), None
+
+    def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve as the base does, or with all experts at once."""
+        if lowering == "experts":
+            return lowerings.experts(x, self.routing(context), self.experts, geometry)
+        mixing, basis = self.factors(context)
+        return lowerings.convolve(x, mixing, basis, self.sample_factor, geometry, lowering)
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
+        """Hold the static kernel exactly: experts around it whose differences cancel, routed evenly."""
+        share = self.neutral_routing_()
+        static = weight.flatten(2).transpose(1, 2)
+        # Equal experts would all learn the same; these differ by a tenth of the kernel's size.
+        apart = torch.randn_like(self.experts) * static.square().mean().sqrt() / 10
+        self.experts.copy_(static / (share * self.num_experts) + apart - apart.mean(dim=0))
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+        return 0.0
