@@ -117,8 +117,6 @@ def test_only_the_lowering_fold_is_folded() -> None:
 
 def test_a_lowering_that_a_family_lacks_leaves_the_model_alone() -> None:
     model = set_lowering(nn.Sequential(ConvexConv2d(4, 4, 3), FAMILIES["kw"](4, 4, 3)), "contract")
-    with pytest.raises(
-        ZooError, match="KernelWeightedConv2d has no lowering 'fold'; choose from auto"
-    ):
+    with pytest.raises(ZooError, match="KernelWeightedConv2d has no lowering 'fold'; choose from auto"):
         set_lowering(model, "fold")
     assert model[0].lowering == "contract"

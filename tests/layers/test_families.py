@@ -272,9 +272,7 @@ def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
 
 
 def test_unknown_lowering_suggests() -> None:
-    with pytest.raises(
-        ZooError, match=r"unknown lowering 'unfolded'; choose .* Did you mean unfold, fold\?"
-    ):
+    with pytest.raises(ZooError, match=r"unknown lowering 'unfolded'; choose .* Did you mean unfold, fold\?"):
         set_lowering(nn.Identity(), "unfolded")
 
 

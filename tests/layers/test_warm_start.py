@@ -74,9 +74,9 @@ def test_fgk_holds_a_kernel_of_zeros() -> None:
     ],
 )
 def test_a_warm_started_layer_still_learns_from_the_context(layer: type[DynamicConv2d], gated: str) -> None:
-    static, conv = nn.Conv2d(4, 6, 3), layer(4, 6, 3)
+    static, conv = nn.Conv2d(16, 6, 3), layer(16, 6, 3)
     conv.warm_start_(static.weight, static.bias)
-    conv(torch.rand(2, 4, 5, 5)).square().sum().backward()
+    conv(torch.rand(2, 16, 5, 5)).square().sum().backward()
     assert conv.get_parameter(gated).grad.abs().max() > 0
 
 

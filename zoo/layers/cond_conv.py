@@ -34,7 +34,7 @@ class CondConv2d(ExpertsConv2d):
 
     def reset_parameters(self) -> None:
         """Start with routing near 1/2 and kernels of He's variance."""
-        # The sample moves the routing a little at first; a louder start lets strong inputs feed on themselves.
+        # The sample moves the routing little at first; a louder start lets strong inputs feed on themselves.
         nn.init.normal_(self.route.weight, std=0.2 * self.in_channels**-0.5)
         nn.init.zeros_(self.route.bias)
         super().reset_parameters()

@@ -16,7 +16,7 @@ def set_lowering(model: nn.Module, name: str) -> nn.Module:
         name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice.
 
     Raises:
-        ZooError: an unknown name, or one that a layer of the model does not have; the model is left as it was.
+        ZooError: an unknown name, or one that a layer of the model lacks; the model is left as it was.
     """
     check_lowering(name)
     layers = dynamic_layers(model)

@@ -1,6 +1,6 @@
 """Convolutions whose kernels are a weighted sum of a few experts."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ class ExpertsConv2d(DynamicConv2d):
         ZooError: see :class:`DynamicConv2d`.
     """
 
-    sample_factor = "mixing"
-    extra_lowerings = ("experts",)
+    sample_factor: Literal["mixing", "none"] = "mixing"
+    extra_lowerings: tuple[str, ...] = ("experts",)
     sizes: ClassVar[dict[str, int]] = {"num_experts": 4}
     num_experts: int
 
