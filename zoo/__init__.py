@@ -5,8 +5,17 @@ Importing this package registers its models: ``timm.create_model("resnet18_kw", 
 
 from zoo import layers, models, pretrained
 from zoo.errors import ZooError
-from zoo.models import create_model, list_models
+from zoo.models import Dynamized, create_model, dynamize, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["ZooError", "create_model", "layers", "list_models", "models", "pretrained"]
+__all__ = [
+    "Dynamized",
+    "ZooError",
+    "create_model",
+    "dynamize",
+    "layers",
+    "list_models",
+    "models",
+    "pretrained",
+]

@@ -1,79 +1,201 @@
-"""Write the README's table of models from the manifest: ``python -m zoo.report``.
+"""Write the generated tables of the README and of docs/: ``python -m zoo.report``.
 
-No figure in the README is typed by hand; ``--check`` fails when the README and the manifest disagree.
+No figure there is typed by hand; ``--check`` fails where a table and what it is made from disagree. A table
+stands between the lines ``<!-- NAME: python -m zoo.report -->`` and ``<!-- end of NAME -->``.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from zoo import cli
+from torch import nn
+
+from zoo import catalog, cli
+from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
-from zoo.models import create_model
-from zoo.pretrained import read_manifest, weights_dir
+from zoo.layers import FAMILIES, STATIC, fold, lowerings_of, set_lowering
+from zoo.pretrained import read_manifest
 
-BEGIN, END = "<!-- models: python -m zoo.report -->", "<!-- end of models -->"
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m zoo.report", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--readme", type=Path, default=weights_dir().parent / "README.md", help="file to update"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit with 1 if it is out of date"
-    )
+    add = parser.add_argument
+    add("--root", type=Path, default=CHECKOUT, metavar="DIR", help="checkout to update (default: this one)")
+    add("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     options = parser.parse_args(argv)
-    if not options.readme.is_file():
-        raise ZooError(f"there is no {options.readme}; give the README of a checkout with --readme.")
-    old = options.readme.read_text(encoding="utf-8")
-    new = insert(old, model_table(read_manifest()))
+    stale = []
+    for name, tables in TABLES.items():
+        path = options.root / name
+        if not path.is_file():
+            raise ZooError(f"there is no {path}; give the folder of a checkout with --root.")
+        old = new = path.read_text(encoding="utf-8")
+        for title, make in tables.items():
+            new = insert(new, title, make(options.root), name)
+        if new == old:
+            continue
+        stale.append(name)
+        if not options.check:
+            with cli.atomic_path(path) as temporary:
+                temporary.write_text(new, encoding="utf-8")
     if options.check:
-        print("up to date" if new == old else f"{options.readme} is out of date; run python -m zoo.report")
-        return int(new != old)
-    with cli.atomic_path(options.readme) as temporary:
-        temporary.write_text(new, encoding="utf-8")
-    return 0
+        print(f"out of date: {', '.join(stale)}; run python -m zoo.report" if stale else "up to date")
+    return int(options.check and bool(stale))
 
 
-def insert(text: str, table: str) -> str:
-    """Put ``table`` between the two marker lines of ``text``.
+def insert(text: str, title: str, table: str, name: str) -> str:
+    """Put a table between its two marker lines.
+
+    Args:
+        text: what to change, the content of a file.
+        title: the table's name in the markers.
+        table: what to put there.
+        name: of the file, for the error.
 
     Raises:
         ZooError: the markers are missing.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    opening, closing = f"<!-- {title}: python -m zoo.report -->", f"<!-- end of {title} -->"
+    before, begin, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (begin and end):
-        raise ZooError(f"the README has no lines {BEGIN!r} and {END!r} to put the table between.")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+        raise ZooError(f"{name} has no lines {opening!r} and {closing!r} to put the table between.")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def model_table(manifest: dict[str, dict[str, Any]]) -> str:
-    """Return the trained and evaluated models as a Markdown table, best clean top-1 first."""
+def markdown(header: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table; ``align`` has an ``l`` or ``r`` for each column."""
+    rule = "|".join({"l": "---", "r": "--:"}[side] for side in align)
+    return "\n".join([f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def model_table(_root: Path) -> str:
+    """Return the trained and evaluated models, best clean top-1 first."""
+    manifest = read_manifest()
+    header = ["model", "parameters", "file", "clean top-1", "augmented top-1", "images seen", "trained on"]
     rows = [
-        "| model | parameters | file | clean top-1 | augmented top-1 | images seen | trained on |",
-        "|---|--:|--:|--:|--:|--:|---|",
-    ]
-    evaluated = [item for item in manifest.items() if "top1_augmented" in item[1].get("figures", {})]
-    best_first = sorted(evaluated, key=lambda item: -item[1]["figures"]["top1"])
-    for name, entry in best_first:
-        parameters = sum(parameter.numel() for parameter in create_model(name).parameters())
-        figures = entry["figures"]
-        rows.append(
-            f"| `{name}` | {parameters / 1e6:.2f} M | {entry['bytes'] / 1e6:.1f} MB "
-            f"| {figures['top1']:.2f} % | {figures['top1_augmented']:.2f} % "
-            f"| {images_seen(entry):,} | {entry['device']} |"
+        (
+            f"`{row.model}`",
+            f"{row.params / 1e6:.2f} M",
+            f"{manifest[row.model]['bytes'] / 1e6:.1f} MB",
+            f"{row.top1:.2f} %",
+            f"{row.top1_augmented:.2f} %",
+            f"{images_seen(manifest[row.model]):,}",
+            manifest[row.model]["device"],
         )
-    return "\n".join(rows)
+        for row in catalog.sort(catalog.rows(pretrained=True), "top1")
+        if row.top1_augmented is not None
+    ]
+    return markdown(header, "lrrrrrl", rows)
 
 
 def images_seen(entry: dict[str, Any] | None) -> int:
     """Count the images behind a manifest entry, those of the runs it started from included."""
     return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
+
+
+class Shape(NamedTuple):
+    """A 3x3 convolution that the families are compared on: channels in and out, side of the image, groups."""
+
+    channels: int
+    side: int
+    groups: int
+
+    def __str__(self) -> str:
+        channels = f"depthwise {self.channels}" if self.groups > 1 else f"{self.channels} to {self.channels}"
+        return f"{channels}, {self.side}x{self.side}"
+
+
+SHAPES = (Shape(64, 32, groups=1), Shape(256, 8, groups=1), Shape(64, 32, groups=64))
+
+
+def costs(layer: Callable[..., nn.Module], lowering: str = "auto") -> list[Complexity]:
+    """Count what a layer costs at each of ``SHAPES``, without a bias and, lowered to ``fold``, folded."""
+    counted = []
+    for channels, side, groups in SHAPES:
+        module = layer(channels, channels, 3, padding=1, groups=groups, bias=False, device="meta")
+        counted.append(complexity(fold(set_lowering(module, lowering)), (channels, side, side)))
+    return counted
+
+
+def family_table(_root: Path) -> str:
+    """Return each family's layer, what of it depends on the image, and its own arguments."""
+    rows = []
+    for family, layer in FAMILIES.items():
+        sizes = ", ".join(f"{name}={value}" for name, value in layer.sizes.items())
+        rows.append((f"`{family}`", f"`{layer.__name__}`", layer.sample_factor, f"`{sizes}`"))
+    return markdown(["family", "layer", "depends on the image", "its own arguments"], "llll", rows)
+
+
+def parameter_table(_root: Path) -> str:
+    """Return the parameters of every family at ``SHAPES``, and what is left of them once folded."""
+    static = [cost.params for cost in costs(nn.Conv2d)]
+    rows = [(f"`{STATIC}`", *_against(static, static))]
+    for family, layer in FAMILIES.items():
+        rows.append((f"`{family}`", *_against([cost.params for cost in costs(layer, "unfold")], static)))
+        if "fold" in lowerings_of(layer):
+            folded = [cost.params for cost in costs(layer, "fold")]
+            rows.append((f"`{family}`, folded", *_against(folded, static)))
+    return markdown(["family", *map(str, SHAPES)], "lrrr", rows)
+
+
+def multiply_table(_root: Path) -> str:
+    """Return every family's multiplies at ``SHAPES``: lowerings of one cost in one row, auto in bold."""
+    static = [cost.macs for cost in costs(nn.Conv2d)]
+    rows = [(f"`{STATIC}`", "", *_against(static, static))]
+    for family, layer in FAMILIES.items():
+        automatic = [cost.macs for cost in costs(layer)]
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for lowering in lowerings_of(layer):
+            alike.setdefault(tuple(cost.macs for cost in costs(layer, lowering)), []).append(lowering)
+        for counts, lowerings in alike.items():
+            cells = _against(counts, static)
+            marked = [
+                f"**{cell}**" if count == best else cell
+                for cell, count, best in zip(cells, counts, automatic, strict=True)
+            ]
+            rows.append((f"`{family}`", ", ".join(f"`{name}`" for name in lowerings), *marked))
+    return markdown(["family", "lowering", *map(str, SHAPES)], "llrrr", rows)
+
+
+def turning_table(root: Path) -> str:
+    """Return how far kernels moved in what docs/gallery.py drew, in percent of their size."""
+    rows = []
+    for path in sorted(root.glob("docs/images/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        quarters = [index for index, angle in enumerate(record["angles"]) if angle in (90, 180, 270)]
+        for name, layer in record["layers"].items():
+            moves = (
+                layer["other_image"],
+                max(layer["median"]),
+                max(layer["median"][index] for index in quarters),
+                max(layer["disc"]),
+            )
+            rows.append((f"`{record['model']}`", f"`{name}`", *(f"{100 * move:.2f} %" for move in moves)))
+    header = ["model", "layer", "another image", "any angle", "quarter turns", "any angle, disc only"]
+    return markdown(header, "llrrrr", rows)
+
+
+#: The generated tables: file, name in the markers, function of the checkout.
+TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
+    "README.md": {"models": model_table},
+    "docs/families.md": {
+        "families": family_table,
+        "parameters": parameter_table,
+        "multiplies": multiply_table,
+        "turning": turning_table,
+    },
+}
+
+
+def _against(counts: Sequence[int], static: Sequence[int]) -> list[str]:
+    """Write each count beside its ratio to the static convolution's."""
+    return [f"{count:,} ({count / one:.2f}x)" for count, one in zip(counts, static, strict=True)]
 
 
 if __name__ == "__main__":

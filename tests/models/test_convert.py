@@ -7,7 +7,8 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, DynamicConv2d
-from zoo.models import convert, is_spatial, warm_start
+from zoo.models import find_sites, warm_start
+from zoo.models.convert import choose, dynamic_like, replace
 
 
 def twin() -> nn.Module:
@@ -63,20 +64,175 @@ def test_warm_start_refuses_what_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_convert_keeps_geometry_dtype_and_names(family: str) -> None:
-    model = nn.Sequential(
-        nn.Conv2d(3, 6, (3, 5), 2, (1, 2), bias=False), nn.ReLU(), nn.Conv2d(6, 4, 1)
-    ).double()
-    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
-    shape = model(x).shape
-    assert convert(model, FAMILIES[family], lambda _, conv: is_spatial(conv)) == ["0"]
-    assert isinstance(model[0], FAMILIES[family])
-    assert model[0].bias is None
-    assert model(x).shape == shape
-    assert model(x).dtype == torch.float64
+def test_dynamic_like_keeps_geometry_dtype_and_mode(family: str) -> None:
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    for conv in (
+        nn.Conv2d(4, 6, (3, 5), 2, (1, 2), groups=2, bias=False),
+        nn.Conv2d(4, 6, 3, padding="same", dilation=2),
+    ):
+        conv = conv.double().eval()
+        dynamic = dynamic_like(conv, FAMILIES[family])
+        assert isinstance(dynamic, FAMILIES[family])
+        assert (dynamic.bias is None) == (conv.bias is None)
+        assert not dynamic.training
+        y = dynamic(x)
+        assert (y.shape, y.dtype) == (conv(x).shape, torch.float64)
 
 
-def test_convert_reaches_nested_modules_and_passes_arguments_on() -> None:
-    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    assert convert(model, FAMILIES["dpk"], lambda *_: True, bank_size=2) == ["0.0"]
-    assert model[0][0].bank.shape == (2, 9)
+def test_dynamic_like_keeps_what_is_frozen() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    conv.weight.requires_grad_(False)
+    frozen = {
+        name for name, p in dynamic_like(conv, FAMILIES["kw"]).named_parameters() if not p.requires_grad
+    }
+    assert frozen == {"weight", "vectors", "reduce.weight", "reduce.bias"}
+    conv.requires_grad_(False)
+    assert not any(p.requires_grad for p in dynamic_like(conv, FAMILIES["kw"]).parameters())
+    conv.requires_grad_(True)
+    assert all(p.requires_grad for p in dynamic_like(conv, FAMILIES["kw"]).parameters())
+
+
+def test_dynamic_like_keeps_hooks_and_their_handles() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    seen = []
+    handle = conv.register_forward_hook(lambda module, args, output: seen.append(module))
+    dynamic = dynamic_like(conv, FAMILIES["kw"])
+    dynamic(torch.randn(1, 4, 5, 5))
+    assert seen == [dynamic]
+    handle.remove()
+    dynamic(torch.randn(1, 4, 5, 5))
+    assert len(seen) == 1
+
+
+def test_replace_finds_every_name() -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 3, 3))
+    model = nn.ModuleDict({"a": inner, "b": nn.Sequential(inner, inner[0])})
+    old, new = inner[0], nn.Conv2d(3, 3, 1)
+    replace(model, {old: new})
+    assert all(model.get_submodule(name) is new for name in ("a.0", "b.0.0", "b.1"))
+    replace(model, {new: old})
+    assert model["b"][1] is old
+
+
+class Varied(nn.Module):
+    """A stem, a block of two resolutions with a gate, and a convolution that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.body = nn.Conv2d(4, 4, 3, padding=1)
+        self.pointwise = nn.Conv2d(4, 4, 1)
+        self.gate = nn.Conv2d(4, 4, 1)
+        self.strided = nn.Conv2d(4, 4, (1, 3), 2, (0, 1))
+        self.unused = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pointwise(self.body(self.stem(x)))
+        return self.strided(x * self.gate(x.mean((2, 3), keepdim=True)))
+
+
+def chosen(model: nn.Module, **arguments) -> list[str]:
+    """Return the names that ``choose`` takes, after checking that it accounts for all the others."""
+    taken, kept = choose(find_sites(model), **arguments)
+    names = [name for some in taken.values() for name in some]
+    convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    assert convolutions == {*names, *kept}
+    assert not kept.keys() & set(names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({}, ["body", "strided"]),
+        ({"stages": (1,)}, ["strided"]),
+        ({"where": "all"}, ["body", "pointwise", "strided"]),
+        ({"where": "all", "stages": range(1)}, ["body", "pointwise"]),
+        ({"where": lambda name, conv: True}, ["stem", "body", "pointwise", "gate", "strided"]),
+        ({"where": lambda name, conv: True, "stages": (0, 1)}, ["body", "pointwise", "strided"]),
+        ({"where": lambda name, conv: name == "stem" or conv.stride == (2, 2)}, ["stem", "strided"]),
+        ({"stages": ()}, []),
+    ],
+)
+def test_choose(arguments: dict, names: list[str]) -> None:
+    assert chosen(Varied(), **arguments) == names
+
+
+def test_choose_says_why_not() -> None:
+    _, kept = choose(find_sites(Varied()), stages=(1,))
+    assert kept == {
+        "stem": "stem, sees the image itself",
+        "body": "in stage 0",
+        "pointwise": "pointwise, its kernel is 1x1",
+        "gate": "pooled, sees one pixel: a gate or a head",
+        "unused": "idle, the network does not run it",
+    }
+    _, kept = choose(find_sites(Varied()), where=lambda name, conv: name == "body")
+    assert kept["strided"] == "not picked"
+
+
+def test_a_convolution_that_cannot_be_replaced_is_not_offered() -> None:
+    asked = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), timm.layers.StdConv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    choose(find_sites(model), where=lambda name, conv: asked.append(name))
+    assert asked == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"where": "spacial"},
+            r"unknown where='spacial'; choose from spatial, all, or .* Did you mean spatial\?",
+        ),
+        ({"where": None}, "unknown where=None; choose from spatial, all, or give a function"),
+        ({"stages": 1}, r"stages=1 is one number; give a tuple, such as stages=\(1,\)"),
+        ({"stages": (0, 2)}, r"stage 2 is out of range; this backbone has stages 0 to 1, not \(0, 2\)"),
+        ({"stages": (-1,)}, "stage -1 is out of range"),
+        ({"stages": "01"}, "stage 0 is out of range"),
+    ],
+)
+def test_choose_names_bad_input(arguments: dict, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        choose(find_sites(Varied()), **arguments)
+
+
+def dynamic_names(model: nn.Module) -> set[str]:
+    return {name for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
+
+
+def test_registered_models_take_stages_and_where() -> None:
+    assert {name[:6] for name in dynamic_names(timm.create_model("resnet10_kw", stages=(1, 3)))} == {
+        "layer2",
+        "layer4",
+    }
+    everything = dynamic_names(timm.create_model("resnet10_kw", where="all"))
+    spatial = dynamic_names(timm.create_model("resnet10_kw"))
+    assert everything - spatial == {f"layer{layer}.0.downsample.0" for layer in (2, 3, 4)}
+    assert dynamic_names(timm.create_model("resnet10_kw", where=lambda name, _: name == "conv1")) == {"conv1"}
+    for name in ("resnet10_kw", "resnet10_static"):
+        with pytest.raises(ZooError, match="stage 4 is out of range; this backbone has stages 0 to 3"):
+            timm.create_model(name, stages=(4,))
+        with pytest.raises(ZooError, match="unknown where='everything'"):
+            timm.create_model(name, where="everything")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"in_chans": 1}, {"stem": "imagenet"}, {"output_stride": 8}, {"features_only": True}]
+)
+def test_timms_arguments_change_nothing_about_what_is_dynamic(arguments: dict) -> None:
+    assert dynamic_names(timm.create_model("resnet10_kw", **arguments)) == dynamic_names(
+        timm.create_model("resnet10_kw")
+    )
+
+
+def test_stages_that_keep_their_resolution_are_one() -> None:
+    with pytest.raises(ZooError, match="this backbone has stages 0 to 1"):
+        timm.create_model("resnet10_kw", output_stride=8, stem="imagenet", stages=(2,))
+
+
+def test_a_model_can_be_created_without_memory() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet10_kw")
+    assert len(dynamic_names(model)) == 8
+    assert all(tensor.is_meta for tensor in model.state_dict().values())

@@ -1,62 +1,145 @@
-"""Turning the convolutions of a network dynamic, and starting them from static weights."""
+"""Choosing the convolutions of a network, turning them dynamic, and starting them from static weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 from zoo.layers import DynamicConv2d
 from zoo.layers.geometry import as_pair
+from zoo.models.sites import Conv, Site
+
+#: What ``where`` may be, beside a function of a convolution's name and module.
+WHERE = ("spatial", "all")
+Where = str | Callable[[str, nn.Conv2d], bool]
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
 
 
-def convert(
-    model: nn.Module,
-    layer: type[DynamicConv2d],
-    where: Callable[[str, nn.Conv2d], bool],
-    **layer_args: int,
-) -> list[str]:
-    """Replace the chosen ``nn.Conv2d`` of a model by dynamic ones of the same geometry, in place.
+def choose(
+    sites: Sequence[Site], stages: Sequence[int] | None = None, where: Where = "spatial"
+) -> tuple[dict[nn.Conv2d, tuple[str, ...]], dict[str, str]]:
+    """Choose which convolutions become dynamic.
 
     Args:
-        model: any network.
-        layer: the family's layer.
-        where: called with each convolution's name and module; True replaces it.
-        **layer_args: the family's own arguments, such as ``bank_size``.
+        sites: of the network, from :func:`zoo.models.sites.find_sites`.
+        stages: which of its stages, counted from 0; None takes all.
+        where: ``"spatial"`` takes kernels larger than 1x1, ``"all"`` those too; both leave the stem, what
+            sees a pooled map, and linear layers in disguise. A function is called with each convolution's
+            name and module, the stem's among them while ``stages`` is None, and returns whether to take it.
 
     Returns:
-        The names of what was replaced, in the model's order.
+        The names of each convolution that was chosen, and by the name of each that was not, the reason.
 
     Raises:
-        ZooError: an argument the family does not know.
+        ZooError: an unknown word, or a stage out of range.
     """
-    chosen = [(name, module) for name, module in model.named_modules() if type(module) is nn.Conv2d]
-    replaced = []
-    for name, conv in chosen:
-        if not where(name, conv):
-            continue
-        dynamic = layer(
-            conv.in_channels,
-            conv.out_channels,
-            as_pair("kernel_size", conv.kernel_size, minimum=1),
-            as_pair("stride", conv.stride, minimum=1),
-            conv.padding if isinstance(conv.padding, str) else as_pair("padding", conv.padding, minimum=0),
-            as_pair("dilation", conv.dilation, minimum=1),
-            conv.groups,
-            conv.bias is not None,
-            conv.padding_mode,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-            **layer_args,
-        )
-        model.set_submodule(name, dynamic)
-        replaced.append(name)
-    return replaced
+    if not callable(where) and where not in WHERE:
+        hint = nearest(str(where), WHERE)
+        raise ZooError(f"unknown where={where!r}; choose from {', '.join(WHERE)}, or give a function.{hint}")
+    if stages is not None:
+        found = {site.stage for site in sites if site.stage is not None}
+        stages = _read_stages(stages, len(found))
+    chosen: dict[nn.Conv2d, tuple[str, ...]] = {}
+    kept: dict[str, str] = {}
+    for site in sites:
+        reason = _why_not(site, stages, where)
+        if reason or not isinstance(site.module, nn.Conv2d):
+            kept.update(dict.fromkeys(site.names, reason))
+        else:
+            chosen[site.module] = site.names
+    return chosen, kept
 
 
-def is_spatial(conv: nn.Conv2d) -> bool:
+def _why_not(site: Site, stages: tuple[int, ...] | None, where: Where) -> str:
+    """Return what keeps a convolution static, or ``""``."""
+    if site.obstacle:
+        return site.obstacle
+    if site.role == "idle":
+        return "idle, the network does not run it"
+    if site.role != "body" and not (callable(where) and stages is None):
+        return {
+            "stem": "stem, sees the image itself",
+            "pooled": "pooled, sees one pixel: a gate or a head",
+            "dense": "dense, a linear layer in disguise",
+        }[site.role]
+    if where == "spatial" and not is_spatial(site.module):
+        return "pointwise, its kernel is 1x1"
+    if stages is not None and site.stage not in stages:
+        return f"in stage {site.stage}"
+    if callable(where) and isinstance(site.module, nn.Conv2d) and not where(site.name, site.module):
+        return "not picked"
+    return ""
+
+
+def _read_stages(stages: Sequence[int], count: int) -> tuple[int, ...]:
+    if not isinstance(stages, Iterable):
+        raise ZooError(f"stages={stages} is one number; give a tuple, such as stages=({stages},).")
+    stages = tuple(stages)
+    if outside := [stage for stage in stages if stage not in range(count)]:
+        there = f"stages 0 to {count - 1}" if count else "no stages"
+        raise ZooError(f"stage {outside[0]} is out of range; this backbone has {there}, not {stages}.")
+    return stages
+
+
+def is_spatial(conv: Conv) -> bool:
     """Tell whether a convolution looks beyond its own pixel."""
     return max(conv.kernel_size) > 1
+
+
+def dynamic_like(conv: nn.Conv2d, layer: type[DynamicConv2d], **layer_args: Any) -> DynamicConv2d:
+    """Return a family's layer of a convolution's geometry, dtype, device and mode, randomly initialised.
+
+    Its parameters are frozen where the convolution's weight is, and it is called by the same hooks.
+
+    Args:
+        conv: left as it is.
+        layer: the family's layer.
+        **layer_args: the family's own arguments, such as ``bank_size``.
+
+    Raises:
+        ZooError: an argument that the family does not take, or a padding mode other than zeros.
+    """
+    dynamic = layer(
+        conv.in_channels,
+        conv.out_channels,
+        as_pair("kernel_size", conv.kernel_size, minimum=1),
+        as_pair("stride", conv.stride, minimum=1),
+        conv.padding if isinstance(conv.padding, str) else as_pair("padding", conv.padding, minimum=0),
+        as_pair("dilation", conv.dilation, minimum=1),
+        conv.groups,
+        conv.bias is not None,
+        conv.padding_mode,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+        **layer_args,
+    )
+    dynamic.train(conv.training).requires_grad_(conv.weight.requires_grad)
+    if dynamic.bias is not None and conv.bias is not None:
+        dynamic.bias.requires_grad_(conv.bias.requires_grad)
+    for hooks in _HOOKS:
+        setattr(
+            dynamic, hooks, getattr(conv, hooks)
+        )  # the same dict, so that a hook's handle still removes it
+    return dynamic
+
+
+def replace(model: nn.Module, modules: Mapping[Any, nn.Module]) -> None:
+    """Put other modules where those of ``modules`` are, under every name that each has in the model."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in modules:
+            model.set_submodule(name, modules[module])
 
 
 @torch.no_grad()

@@ -15,14 +15,17 @@ from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
 from zoo.errors import ZooError, nearest
-from zoo.layers import FAMILIES, STATIC, family
+from zoo.layers import FAMILIES, STATIC, DynamicConv2d, family
 from zoo.models.backbones import BACKBONES, Backbone
-from zoo.models.convert import convert, is_spatial
+from zoo.models.convert import Where, choose, dynamic_like, replace
+from zoo.models.sites import find_sites
 from zoo.pretrained import TAG, load_into, manifest_entry, pretrained_cfg, read_manifest, verify_weights
 
 __all__: list[str] = []
 
 STEMS = ("cifar", "imagenet")
+#: Height and width at which a backbone is looked at for its stages.
+_LOOK = (224, 224)
 
 
 def build(
@@ -31,16 +34,18 @@ def build(
     *,
     stem: str = "cifar",
     stages: tuple[int, ...] | None = None,
+    where: Where = "spatial",
     layer_args: dict[str, int] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a backbone and make its spatial convolutions dynamic.
+    """Build a backbone and make its convolutions dynamic.
 
     Args:
         backbone: a row of ``BACKBONES``.
         family_name: a suffix in ``FAMILIES``, or ``"static"``.
         stem: ``"cifar"`` (3x3, stride 1, no pool) or ``"imagenet"`` (timm's).
-        stages: which stages become dynamic, counted from 0; all by default.
+        stages: which stages become dynamic, counted by resolution from 0; all by default.
+        where: which convolutions of these, see :func:`zoo.dynamize`.
         layer_args: the family's own arguments, such as ``{"bank_size": 8}``.
         **kwargs: timm's, such as ``num_classes``, ``in_chans`` or ``drop_path_rate``.
 
@@ -52,26 +57,19 @@ def build(
     """
     if stem not in STEMS:
         raise ZooError(f"unknown stem {stem!r}; choose from {', '.join(STEMS)}.")
-    chosen = range(len(backbone.stages)) if stages is None else stages
-    if isinstance(chosen, int):
-        raise ZooError(f"stages={stages} is one number; give a tuple, such as stages=({stages},).")
-    if outside := [stage for stage in chosen if stage not in range(len(backbone.stages))]:
-        raise ZooError(
-            f"stage {outside[0]} is out of range; this backbone has stages 0 to {len(backbone.stages) - 1}."
-        )
     if layer_args and family_name == STATIC:
         raise ZooError(f"a static model has no dynamic layers to take {', '.join(layer_args)}.")
     model = backbone.build(**backbone.args, **kwargs)
     if stem == "cifar":
         backbone.shrink_stem(model)
+    if family_name == STATIC and stages is None and where == "spatial":
+        return model
+    # Not the size these models are made for: ImageNet's stem would bring it down to single pixels.
+    sites = find_sites(model, (kwargs.get("in_chans", 3), *_LOOK))
+    chosen, _ = choose(sites, stages, where)
     if family_name != STATIC:
-        prefixes = tuple(f"{backbone.stages[stage]}." for stage in chosen)
-        convert(
-            model,
-            family(family_name),
-            lambda name, conv: name.startswith(prefixes) and is_spatial(conv),
-            **(layer_args or {}),
-        )
+        layer = family(family_name)
+        replace(model, {conv: dynamic_like(conv, layer, **(layer_args or {})) for conv in chosen})
     return model
 
 
@@ -143,6 +141,16 @@ def _default_cfg(name: str, backbone: Backbone) -> dict[str, Any]:
     }
 
 
+def _no_weight_decay(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that a model's dynamic layers exempt from weight decay."""
+    return {
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicConv2d)
+        for parameter in module.no_weight_decay_names
+    }
+
+
 def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:
@@ -154,9 +162,15 @@ def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[...
             )
             if cfg.file:
                 verify_weights(name, cfg.file)
-        return build_model_with_cfg(
-            functools.partial(build, backbone, family_name), name, pretrained, **{"num_classes": 10, **kwargs}
+        model = build_model_with_cfg(
+            functools.partial(build, backbone, family_name),
+            name,
+            pretrained,
+            **{"num_classes": 10, "feature_cfg": dict(backbone.feature_cfg), **kwargs},
         )
+        # timm's optimizers ask the model, and timm's classes do not know what its layers want.
+        model.no_weight_decay = functools.partial(_no_weight_decay, model)
+        return model
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__

@@ -1,0 +1,78 @@
+"""The registered models as parameters of tests, and models with weights that leave nothing without effect."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import zoo
+from zoo.layers import FAMILIES, STATIC
+from zoo.models import BACKBONES
+
+MODELS = zoo.list_models()
+#: Backbones that repeat the blocks of a smaller one.
+DEEP = ("resnet34", "resnet50", "efficientnet_b0")
+#: The smallest backbone of each kind of block.
+SMALL = ("resnet10", "mobilenetv3_small_100")
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Split a model's name into its backbone, the longest that fits, and what was made of it."""
+    backbone = max((one for one in BACKBONES if name.startswith(f"{one}_")), key=len)
+    return backbone, name.removeprefix(f"{backbone}_")
+
+
+def is_family(name: str) -> bool:
+    """Tell whether a model is a backbone with a family of convolutions, static ones included."""
+    return parts(name)[1] in (STATIC, *FAMILIES)
+
+
+def _parametrize(names: list[str], quick: Callable[[str], bool]) -> pytest.MarkDecorator:
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if quick(name) else slow) for name in names]
+    )
+
+
+#: All models, for checks that take little: the deep ones are slow.
+every_model = _parametrize(MODELS, lambda name: parts(name)[0] not in DEEP)
+#: All models, for checks that take longer: a family is quick on the small backbones, anything else anywhere.
+thorough = _parametrize(MODELS, lambda name: parts(name)[0] in SMALL or not is_family(name))
+#: The models of families, static ones included.
+family_models = _parametrize([name for name in MODELS if is_family(name)], lambda name: parts(name)[0] in SMALL)
+
+
+def images(batch: int = 2, channels: int = 3, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
+    """Return random images (batch, channels, height, width)."""
+    return torch.randn(batch, channels, *size)
+
+
+@torch.no_grad()
+def create(name: str, **kwargs: Any) -> nn.Module:
+    """Create a model as ``timm.create_model`` does, in eval mode, with nothing in it without effect.
+
+    timm starts a ResNet's blocks as identities, some modules start by multiplying what they add by zero, and
+    with statistics that were never measured the image's trace fades; comparing two runs of such a network would
+    say little. So every parameter is moved off its start, and the statistics are measured.
+    """
+    model = timm.create_model(name, **kwargs)
+    for parameter in model.parameters():
+        size = parameter.square().mean().sqrt().clamp(min=0.1)
+        parameter.add_(0.1 * size * torch.randn_like(parameter))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.3, 0.8)
+        norm.momentum = 1.0
+    model.train()(images(4))
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
+
+
+def loaded(name: str, source: nn.Module, **kwargs: Any) -> nn.Module:
+    """Create a model that takes the weights of ``source`` the way it takes pretrained ones, in eval mode."""
+    overlay = {"state_dict": dict(source.state_dict())}
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
