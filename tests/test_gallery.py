@@ -21,6 +21,8 @@ from zoo.training.data import Split
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 
+import itertools
+
 import gallery  # noqa: E402  scripts, which are found beside each other
 import turning  # noqa: E402
 
@@ -96,7 +98,7 @@ def test_moves_are_those_of_turned_pixels(
             )
         following = [
             distance(*(kernels_at(model, position, normalise(image[None])) for image in pair))
-            for pair in zip(images[:-1], images[1:], strict=True)
+            for pair in itertools.pairwise(images)
         ]
         # torch's median of an even number is the lower of the two in the middle.
         assert layer["other_image"] == pytest.approx(statistics.median_low(following), rel=1e-3)

@@ -39,10 +39,10 @@ def _parametrize(names: list[str], quick: Callable[[str], bool]) -> pytest.MarkD
 
 #: All models, for checks that take little: the deep ones are slow.
 every_model = _parametrize(MODELS, lambda name: parts(name)[0] not in DEEP)
-#: All models, for checks that take longer: a family is quick on the small backbones, anything else anywhere.
-thorough = _parametrize(MODELS, lambda name: parts(name)[0] in SMALL or not is_family(name))
+#: All models, for checks that take longer: those on the small backbones are quick.
+thorough = _parametrize(MODELS, lambda name: parts(name)[0] in SMALL)
 #: The models of families, static ones included.
-family_models = _parametrize([name for name in MODELS if is_family(name)], lambda name: parts(name)[0] in SMALL)
+family_models = _parametrize(list(filter(is_family, MODELS)), lambda name: parts(name)[0] in SMALL)
 
 
 def images(batch: int = 2, channels: int = 3, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -55,8 +55,8 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     """Create a model as ``timm.create_model`` does, in eval mode, with nothing in it without effect.
 
     timm starts a ResNet's blocks as identities, some modules start by multiplying what they add by zero, and
-    with statistics that were never measured the image's trace fades; comparing two runs of such a network would
-    say little. So every parameter is moved off its start, and the statistics are measured.
+    with statistics that were never measured the image's trace fades; comparing two runs of such a network
+    would say little. So every parameter is moved off its start, and the statistics are measured.
     """
     model = timm.create_model(name, **kwargs)
     for parameter in model.parameters():

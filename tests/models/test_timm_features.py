@@ -10,7 +10,6 @@ from torch import nn
 
 from tests.models.registry import create, every_model, images, loaded, thorough
 
-
 #: timm's feature extractors, each with indices to ask it for.
 WAYS = {
     "list": (0, 1, 2, 3, 4),

@@ -33,10 +33,9 @@ def test_trains_as_an_fx_graph(name: str) -> None:
     model = create(name).train()
     y = torch.fx.symbolic_trace(model)(images())
     (y * torch.randn(10)).mean().backward()
-    missing = [
-        key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
-    ]
-    assert not missing
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.any(), key
 
 
 @thorough

@@ -25,7 +25,7 @@ class Backbone:
         gate_after: in a block, the convolution whose output the block's ``se`` gates; an attention module
             put there takes that convolution's ``out_channels``.
         paper: arXiv id.
-        feature_cfg: how ``features_only`` takes the network apart, as timm's ``build_model_with_cfg`` reads it.
+        feature_cfg: how ``features_only`` takes the network apart, as ``build_model_with_cfg`` reads it.
     """
 
     build: Callable[..., nn.Module]

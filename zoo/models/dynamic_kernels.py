@@ -16,6 +16,8 @@ from torch import nn
 
 from zoo.errors import ZooError, nearest
 from zoo.layers import FAMILIES, STATIC, DynamicConv2d, family
+from zoo.layers.attention import ATTENTION
+from zoo.models.attach import attach
 from zoo.models.backbones import BACKBONES, Backbone
 from zoo.models.convert import Where, choose, dynamic_like, replace
 from zoo.models.sites import find_sites
@@ -24,6 +26,8 @@ from zoo.pretrained import TAG, load_into, manifest_entry, pretrained_cfg, read_
 __all__: list[str] = []
 
 STEMS = ("cifar", "imagenet")
+#: The backbones that attention modules are compared with the families on.
+ATTENTION_BACKBONES = ("resnet18", "mobilenetv2_100")
 #: Height and width at which a backbone is looked at for its stages.
 _LOOK = (224, 224)
 
@@ -38,15 +42,16 @@ def build(
     layer_args: dict[str, int] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a backbone and make its convolutions dynamic.
+    """Build a backbone and make its convolutions dynamic, or give it an attention module.
 
     Args:
         backbone: a row of ``BACKBONES``.
-        family_name: a suffix in ``FAMILIES``, or ``"static"``.
+        family_name: a suffix in ``FAMILIES`` or ``ATTENTION``, or ``"static"``.
         stem: ``"cifar"`` (3x3, stride 1, no pool) or ``"imagenet"`` (timm's).
-        stages: which stages become dynamic, counted by resolution from 0; all by default.
+        stages: which stages become dynamic, counted by resolution from 0; all by default. For an attention
+            module: which stages of ``backbone.stages`` get it; its row's own by default.
         where: which convolutions of these, see :func:`zoo.dynamize`.
-        layer_args: the family's own arguments, such as ``{"bank_size": 8}``.
+        layer_args: the family's or module's own arguments, such as ``{"bank_size": 8}``.
         **kwargs: timm's, such as ``num_classes``, ``in_chans`` or ``drop_path_rate``.
 
     Returns:
@@ -62,6 +67,11 @@ def build(
     model = backbone.build(**backbone.args, **kwargs)
     if stem == "cifar":
         backbone.shrink_stem(model)
+    if family_name in ATTENTION:
+        if where != "spatial":
+            raise ZooError(f"where={where!r} chooses convolutions for a family; {family_name} takes none.")
+        attach(model, backbone, family_name, stages, **(layer_args or {}))
+        return model
     if family_name == STATIC and stages is None and where == "spatial":
         return model
     # Not the size these models are made for: ImageNet's stem would bring it down to single pixels.
@@ -197,3 +207,6 @@ default_cfgs: dict[str, Any] = {}
 for _backbone_name, _backbone in BACKBONES.items():
     for _family_name in (STATIC, *FAMILIES):
         register(f"{_backbone_name}_{_family_name}", _backbone, _family_name)
+for _backbone_name in ATTENTION_BACKBONES:
+    for _attention_name in ATTENTION:
+        register(f"{_backbone_name}_{_attention_name}", BACKBONES[_backbone_name], _attention_name)
