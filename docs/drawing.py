@@ -1,6 +1,7 @@
 """The figure of docs/gallery.py: an image turning, the kernels it makes, and how far they move."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,15 @@ def draw(record: dict[str, Any], pictures: Tensor) -> Figure:
         pictures: (A, 3, H, H) in [-1, 1], the image at each angle of ``record["shown"]["angles"]``.
     """
     layers = record["layers"]
-    routed = any("routing" in layer for layer in layers.values())
-    lines = math.ceil(len(layers) / COLUMNS)
-    heights = [4.5, *[0.6 + 1.8 * lines] * (1 + routed)]
+    routed = {name: layer["routing"] for name, layer in layers.items() if "routing" in layer}
+    heights = [4.5, *(0.6 + 1.8 * math.ceil(len(panels) / COLUMNS) for panels in (layers, routed) if panels)]
     figure = Figure(figsize=(9, 0.6 + sum(heights)), layout="constrained")
     figure.suptitle(_title(record), fontsize=9)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _kernels(parts[0], record, pictures)
     _moves(parts[1], record)
     if routed:
-        _routing(parts[2], record)
+        _routing(parts[2], record["angles"], routed)
     return figure
 
 
@@ -85,8 +85,8 @@ def _kernels(part: SubFigure, record: dict[str, Any], pictures: Tensor) -> None:
 def _moves(part: SubFigure, record: dict[str, Any]) -> None:
     """Draw one panel a layer: how far its kernels move at every angle."""
     turned, compared = record["images_turned"], record["images_compared"]
-    for axes, (name, layer) in zip(_panels(part, record), record["layers"].items(), strict=False):
-        angles = record["angles"]
+    layers, angles = record["layers"], record["angles"]
+    for axes, layer in zip(_panels(part, layers), layers.values(), strict=True):
         axes.fill_between(angles, layer["low"], layer["high"], color=BLUE, alpha=0.2, linewidth=0)
         axes.plot(angles, layer["median"], color=BLUE, label=f"turned: median, quartiles of {turned} images")
         axes.plot(angles, layer["disc"], color=ORANGE, label="turned, without corners (disc only): median")
@@ -95,32 +95,29 @@ def _moves(part: SubFigure, record: dict[str, Any]) -> None:
         )
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_title(name, fontsize=8)
     part.supylabel("change of the kernels\n(own scale each)", fontsize=8)
     handles, labels = part.axes[0].get_legend_handles_labels()
     part.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=7.5, frameon=False)
 
 
-def _routing(part: SubFigure, record: dict[str, Any]) -> None:
+def _routing(part: SubFigure, angles: list[int], routed: dict[str, list[list[float]]]) -> None:
     """Draw one panel a layer: the weight of every expert at every angle, for the image on top."""
-    for axes, (name, layer) in zip(_panels(part, record), record["layers"].items(), strict=False):
-        for expert, weights in enumerate(zip(*layer["routing"], strict=True)):
-            axes.plot(
-                record["angles"], weights, color=EXPERTS[expert % len(EXPERTS)], label=f"expert {expert}"
-            )
+    for axes, weights_at in zip(_panels(part, routed), routed.values(), strict=True):
+        for expert, weights in enumerate(zip(*weights_at, strict=True)):
+            axes.plot(angles, weights, color=EXPERTS[expert % len(EXPERTS)], label=f"expert {expert}")
         axes.set_ylim(0, 1)
-        axes.set_title(name, fontsize=8)
     part.supylabel("routing weight", fontsize=8)
     handles, labels = part.axes[0].get_legend_handles_labels()
     part.legend(handles, labels, loc="outside upper center", ncols=8, fontsize=7.5, frameon=False)
 
 
-def _panels(part: SubFigure, record: dict[str, Any]) -> list[Axes]:
-    """Return a panel for each layer against the angle; those left over are hidden."""
-    count = len(record["layers"])
+def _panels(part: SubFigure, names: Collection[str]) -> list[Axes]:
+    """Return a panel against the angle for each name, ``COLUMNS`` in a row."""
+    count = len(names)
     columns = min(COLUMNS, count)
     panels = list(part.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
-    for axes in panels[:count]:
+    for axes, name in zip(panels, names, strict=False):
+        axes.set_title(name, fontsize=8)
         axes.set_xticks(range(0, 361, 90))
         axes.set_xlim(0, 360)
         axes.tick_params(labelsize=7)

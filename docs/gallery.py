@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-note", metavar="TEXT", help="said beside the source of the data")
     add("--image", type=int, default=325, metavar="N", help="the test image to show (default: 325, a horse)")
     add("--step", type=int, default=15, metavar="DEGREES", help="between the angles (default: 15)")
-    add("--turn", type=int, default=12, metavar="N", help="images to turn, from --image on (default: 12)")
+    add("--turn", type=int, default=24, metavar="N", help="images to turn, from --image on (default: 24)")
     add("--compare", type=int, default=64, metavar="N", help="images to compare upright (default: 64)")
     add("--out", type=Path, default=Path(__file__).parent / "images", metavar="DIR")
     return parser

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.layers.attention import Attention, attention, complete_args
-from zoo.layers.attention._checks import check_positive
+from zoo.layers.attention.checks import check_positive
 from zoo.models.backbones import Backbone
 from zoo.models.convert import is_spatial
 

@@ -1,0 +1,173 @@
+"""Which models are run how: every choice crossed with every other, without what cannot be."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from export.benchmark.engines import ENGINES, refusal
+from export.benchmark.subjects import PEERS, TIMM, family_of
+from zoo.errors import ZooError, nearest
+from zoo.layers import FAMILIES, LOWERINGS, STATIC, lowerings_of
+from zoo.models import list_models
+
+EVERY = "all"
+_ORDER = ("runtime", "device", "dtype", "threads", "batch")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the table.
+
+    Attributes:
+        model: a name of the zoo.
+        runtime: a key of ``ENGINES``.
+        device: one of the engine's.
+        dtype: one of the engine's.
+        lowering: ``auto``, one of ``zoo.layers.LOWERINGS``, or ``timm`` for CondConv as timm writes it.
+        batch: images in one call.
+        threads: that an operator may use.
+    """
+
+    model: str
+    runtime: str = "onnx"
+    device: str = "cpu"
+    dtype: str = "fp32"
+    lowering: str = "auto"
+    batch: int = 1
+    threads: int = 1
+
+    @property
+    def label(self) -> str:
+        """The model's name, with the lowering where it is not the model's own choice."""
+        return self.model if self.lowering == "auto" else f"{self.model} ({self.lowering})"
+
+    @property
+    def where(self) -> str:
+        """The runtime, with the device and the dtype where they are not the usual ones."""
+        unusual = [word for word in (self.device, self.dtype) if word not in ("cpu", "fp32")]
+        return " ".join([self.runtime, *unusual])
+
+    @property
+    def is_static(self) -> bool:
+        """Whether this is a static twin."""
+        return family_of(self.model) == STATIC
+
+    @property
+    def frozen(self) -> bool:
+        """Whether an artifact of it has one batch size only."""
+        return self.lowering == TIMM or (self.lowering != "auto" and LOWERINGS[self.lowering].batch != "any")
+
+    @property
+    def twin(self) -> "Candidate":
+        """The static twin, run alike; it is its own.
+
+        Its artifact has a dynamic batch even where this one's is frozen: it is what would be deployed.
+        """
+        backbone = self.model.rpartition("_")[0]
+        return replace(self, model=f"{backbone}_{STATIC}", lowering="auto")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller would like to see measured; the fields of :class:`Candidate` in the plural.
+
+    Attributes:
+        peers: whether what people run today joins the table, where a model has such a counterpart.
+    """
+
+    models: Sequence[str]
+    runtimes: Sequence[str] = ("onnx",)
+    devices: Sequence[str] = ("cpu",)
+    dtypes: Sequence[str] = ("fp32",)
+    lowerings: Sequence[str] = ("auto",)
+    batches: Sequence[int] = (1, 8)
+    threads: Sequence[int] = (1,)
+    peers: bool = True
+
+    def __post_init__(self) -> None:
+        _check_words("runtime", self.runtimes, ENGINES)
+        _check_words("lowering", self.lowerings, ("auto", *LOWERINGS, TIMM, EVERY))
+        _check_words("device", self.devices, {device for engine in ENGINES.values() for device in engine.devices})
+        _check_words("dtype", self.dtypes, {dtype for engine in ENGINES.values() for dtype in engine.dtypes})
+        for title, numbers in (("batch size", self.batches), ("number of threads", self.threads)):
+            if wrong := [number for number in numbers if number < 1]:
+                raise ZooError(f"{wrong[0]} is not a {title}; give whole numbers from 1.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be measured, twins included, and why the rest will not."""
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+
+def plan(wish: Wish) -> Plan:
+    """Return the candidates of a wish, each once, a static twin beside every dynamic model.
+
+    Raises:
+        ZooError: nothing of it can be measured here.
+    """
+    ways, notes = _ways(wish)
+    found: dict[Candidate, None] = {}
+    for model in wish.models:
+        lowerings, lacking = _lowerings(model, wish)
+        notes += lacking
+        for way, threads, batch, lowering in product(ways, wish.threads, wish.batches, lowerings):
+            runtime, device, dtype = way
+            candidate = Candidate(model, runtime, device, dtype, lowering, batch, threads)
+            if lowering in LOWERINGS and LOWERINGS[lowering].batch == "one" and batch != 1:
+                notes.append(f"lowering {lowering} is right at batch 1 only: skipped at others")
+                continue
+            found.update(dict.fromkeys((candidate.twin, candidate)))
+    if not found:
+        raise ZooError(f"nothing to measure: {'; '.join(dict.fromkeys(notes)) or 'no model was given'}.")
+    if absent := [name for name in {each.model for each in found} if name not in list_models()]:
+        raise ZooError(f"the static twin {absent[0]} is not registered, so there is nothing to compare with.")
+    ordered = sorted(found, key=lambda each: tuple(getattr(each, name) for name in _ORDER))
+    return Plan(tuple(ordered), tuple(dict.fromkeys(notes)))
+
+
+def _ways(wish: Wish) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Return (runtime, device, dtype) as far as they run here, and the reasons why the others do not."""
+    ways, refused = [], {}
+    for name, device, dtype in product(wish.runtimes, wish.devices, wish.dtypes):
+        reason = refusal(name, device, dtype)
+        if reason is None:
+            ways.append((name, device, dtype))
+        else:
+            refused.setdefault((device, reason), {})[name] = None
+    notes = [f"skipped {', '.join(names)} on {device}: {reason}" for (device, reason), names in refused.items()]
+    return ways, notes
+
+
+def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
+    """Return the lowerings of a model that are wished for, and notes about those that it lacks."""
+    family = family_of(model)
+    if family == STATIC:
+        return ["auto"], []
+    own = lowerings_of(FAMILIES[family])
+    if family == "condconv":
+        own = [*own, TIMM]
+    peers = [PEERS[family]] if wish.peers and family in PEERS else []
+    notes = [
+        f"{family} has no lowering {name}: skipped"
+        for name in wish.lowerings
+        if name not in ("auto", EVERY, *own)
+    ]
+    return list(dict.fromkeys([*_expanded(wish.lowerings, own), *peers])), notes
+
+
+def _expanded(wished: Iterable[str], own: Sequence[str]) -> Iterator[str]:
+    for name in wished:
+        if name == EVERY:
+            yield from ("auto", *(each for each in own if each != TIMM))
+        elif name == "auto" or name in own:
+            yield name
+
+
+def _check_words(title: str, words: Sequence[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for word in words:
+        if word not in known:
+            raise ZooError(f"unknown {title} {word!r}; there are {', '.join(known)}.{nearest(word, known)}")

@@ -1,0 +1,89 @@
+"""onnxruntime sessions for timing: pinned threads, bound inputs and outputs, profiles."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export import _onnxruntime
+from export.base import first_line
+from export.onnx import INPUT, OUTPUT
+from zoo.errors import ZooError
+
+
+def open_session(
+    path: Path,
+    device: str = "cpu",
+    threads: int = 1,
+    *,
+    cuda_graphs: bool = False,
+    profile: Path | None = None,
+    optimised: Path | None = None,
+) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` on exactly one device.
+
+    Args:
+        path: an ONNX file.
+        device: a key of ``export._onnxruntime.PROVIDERS``.
+        threads: of one operator; operators run one after another.
+        cuda_graphs: whether its runs are recorded and replayed; inputs and outputs must then be bound.
+        profile: prefix of the file that ``session.end_profiling()`` writes; None profiles nothing.
+        optimised: where to write the graph that really runs.
+
+    Raises:
+        ZooError: the device cannot be used, or the file not be loaded.
+    """
+    if reason := _onnxruntime.available(device):
+        raise ZooError(f"cannot run on {device}: {reason}.")
+    import onnxruntime
+
+    provider = _onnxruntime.PROVIDERS[device]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; that a written graph is for this machine only is a warning
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads of one session would spin for milliseconds on the cores of the candidate after it.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    settings = {**provider.options, **({"enable_cuda_graph": "1"} if cuda_graphs else {})}
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider.name, settings)])
+    except Exception as error:  # onnxruntime has a class for each way to fail, and no base of its own
+        raise ZooError(f"onnxruntime cannot load {path.name}: {first_line(error)}") from error
+    if provider.name not in session.get_providers():
+        raise ZooError(f"onnxruntime fell back from {device} to the CPU; there is nothing to measure.")
+    session.disable_fallback()
+    return session
+
+
+def run(session: Any, images: np.ndarray) -> np.ndarray:
+    """Return the session's output for images that lie on the CPU."""
+    return session.run([OUTPUT], {INPUT: images})[0]
+
+
+def bound(
+    session: Any, images: np.ndarray, device: str
+) -> tuple[Callable[[], None], Callable[[None], np.ndarray]]:
+    """Put images and room for the result on a device.
+
+    Returns:
+        The call that computes the one from the other, and the function that copies the result here.
+    """
+    import onnxruntime
+
+    classes = session.get_outputs()[0].shape[1]
+    given = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
+    room = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(INPUT, given)
+    binding.bind_ortvalue_output(OUTPUT, room)
+
+    def call() -> None:
+        session.run_with_iobinding(binding)  # it waits for the device
+
+    return call, lambda _: room.numpy()
