@@ -112,10 +112,10 @@ def _routing(part: SubFigure, angles: list[int], routed: dict[str, list[list[flo
 
 
 def _panels(part: SubFigure, names: Collection[str]) -> list[Axes]:
-    """Return a panel against the angle for each name, ``COLUMNS`` in a row."""
+    """Return a panel against the angle for each name, in even rows of at most ``COLUMNS``."""
     count = len(names)
-    columns = min(COLUMNS, count)
-    panels = list(part.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
+    rows = math.ceil(count / COLUMNS)
+    panels = list(part.subplots(rows, math.ceil(count / rows), squeeze=False).flat)
     for axes, name in zip(panels, names, strict=False):
         axes.set_title(name, fontsize=8)
         axes.set_xticks(range(0, 361, 90))

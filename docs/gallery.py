@@ -19,6 +19,7 @@ from turning import SHOWN, measure, turn
 
 import zoo
 from zoo import cli
+from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import DynamicConv2d, dynamic_layers
 from zoo.models import BACKBONES
@@ -74,7 +75,7 @@ def load(name: str) -> tuple[nn.Module, dict[str, DynamicConv2d]]:
     model = zoo.create_model(name, pretrained=True).eval()
     last: dict[str, tuple[str, DynamicConv2d]] = {}
     for path, module in model.named_modules():
-        for stage in BACKBONES[name.rpartition("_")[0]].stages:
+        for stage in BACKBONES[split_name(name)[0]].stages:
             if path.startswith(f"{stage}.") and isinstance(module, DynamicConv2d):
                 last[stage] = path, module
     return model, dict(last.values())

@@ -108,6 +108,12 @@ def test_a_folded_family_costs_what_its_twin_costs_but_keeps_its_parameters() ->
     assert convex.params > 3 * static.params
 
 
+def test_families_of_several_words() -> None:
+    assert catalog.split_name("mobilenetv3_small_100_kw") == ("mobilenetv3_small_100", "kw")
+    assert catalog.split_name("resnet18_ge_minus") == ("resnet18", "ge_minus")
+    assert catalog.split_name("another_net_kw") == ("another_net", "kw")
+
+
 def test_names_in_the_order_of_the_zoo_each_once() -> None:
     assert catalog.names() == zoo.list_models()
     found = catalog.names(["resnet18_kw", "resnet1?_kw", "resnet10_dpk.cifar10"])

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.errors import ZooError, nearest
 from zoo.layers import fold
-from zoo.models import create_model, list_models
+from zoo.models import BACKBONES, create_model, list_models
 from zoo.pretrained import TAG, read_manifest
 
 
@@ -66,7 +66,7 @@ class Row:
 
     Attributes:
         model: its name.
-        family: what makes its kernels, the last part of the name.
+        family: what follows the backbone in its name: what makes its kernels, or its attention module.
         params: numbers it learns.
         macs: multiply-accumulates for one image of its input size, as deployed: lowering ``auto``, folded.
         weights: bytes of its trained weights, None without.
@@ -179,6 +179,13 @@ def to_csv(table: Sequence[Row]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Split a model's name into backbone and family; the latter is one word if the zoo lacks the backbone."""
+    last = name.rpartition("_")[0]
+    backbone = next((backbone for backbone in BACKBONES if name.startswith(f"{backbone}_")), last)
+    return backbone, name.removeprefix(f"{backbone}_")
+
+
 def _row(name: str, entry: dict[str, Any]) -> Row:
     config = timm.get_pretrained_cfg(name)
     assert config is not None
@@ -188,7 +195,7 @@ def _row(name: str, entry: dict[str, Any]) -> Row:
     figures = entry.get("figures", {})
     return Row(
         model=name,
-        family=name.rpartition("_")[2],
+        family=split_name(name)[1],
         params=params,
         macs=complexity(fold(model), config.input_size).macs,
         weights=entry.get("bytes"),
@@ -205,6 +212,6 @@ def _alternatives(pattern: str, known: Sequence[str]) -> list[str]:
     """Return what a pattern without a match can have meant: a name, or for wildcards a shorter pattern."""
     if set(pattern).isdisjoint("*?["):
         return list(known)
-    parts = [name.rpartition("_") for name in known]
-    shorter = [f"{backbone}_*" for backbone, _, _ in parts] + [f"*_{family}" for _, _, family in parts]
+    parts = [split_name(name) for name in known]
+    shorter = [f"{backbone}_*" for backbone, _ in parts] + [f"*_{family}" for _, family in parts]
     return list(dict.fromkeys(shorter))

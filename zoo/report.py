@@ -5,6 +5,7 @@ stands between the lines ``<!-- NAME: python -m zoo.report -->`` and ``<!-- end 
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -114,13 +115,14 @@ class Shape(NamedTuple):
 SHAPES = (Shape(64, 32, groups=1), Shape(256, 8, groups=1), Shape(64, 32, groups=64))
 
 
-def costs(layer: Callable[..., nn.Module], lowering: str = "auto") -> list[Complexity]:
+@functools.cache
+def costs(layer: Callable[..., nn.Module], lowering: str = "auto") -> tuple[Complexity, ...]:
     """Count what a layer costs at each of ``SHAPES``, without a bias and, lowered to ``fold``, folded."""
     counted = []
     for channels, side, groups in SHAPES:
         module = layer(channels, channels, 3, padding=1, groups=groups, bias=False, device="meta")
         counted.append(complexity(fold(set_lowering(module, lowering)), (channels, side, side)))
-    return counted
+    return tuple(counted)
 
 
 def family_table(_root: Path) -> str:

@@ -11,7 +11,7 @@ from zoo.layers import FAMILIES, LOWERINGS, STATIC, lowerings_of
 from zoo.models import list_models
 
 EVERY = "all"
-_ORDER = ("runtime", "device", "dtype", "threads", "batch")
+_ORDER = ("threads", "batch", "runtime", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Wish:
     def __post_init__(self) -> None:
         _check_words("runtime", self.runtimes, ENGINES)
         _check_words("lowering", self.lowerings, ("auto", *LOWERINGS, TIMM, EVERY))
-        _check_words("device", self.devices, {device for engine in ENGINES.values() for device in engine.devices})
+        _check_words(
+            "device", self.devices, {device for engine in ENGINES.values() for device in engine.devices}
+        )
         _check_words("dtype", self.dtypes, {dtype for engine in ENGINES.values() for dtype in engine.dtypes})
         for title, numbers in (("batch size", self.batches), ("number of threads", self.threads)):
             if wrong := [number for number in numbers if number < 1]:
@@ -130,14 +132,17 @@ def plan(wish: Wish) -> Plan:
 
 def _ways(wish: Wish) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return (runtime, device, dtype) as far as they run here, and the reasons why the others do not."""
-    ways, refused = [], {}
+    ways: list[tuple[str, str, str]] = []
+    refused: dict[tuple[str, str], dict[str, None]] = {}
     for name, device, dtype in product(wish.runtimes, wish.devices, wish.dtypes):
         reason = refusal(name, device, dtype)
         if reason is None:
             ways.append((name, device, dtype))
         else:
             refused.setdefault((device, reason), {})[name] = None
-    notes = [f"skipped {', '.join(names)} on {device}: {reason}" for (device, reason), names in refused.items()]
+    notes = [
+        f"skipped {', '.join(names)} on {device}: {reason}" for (device, reason), names in refused.items()
+    ]
     return ways, notes
 
 

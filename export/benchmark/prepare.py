@@ -1,8 +1,7 @@
 """From candidates to calls: every artifact written first, every candidate right before it is timed."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from export._flow import export as certified_export
 from export._trials import Draws, Trial
 from export.base import ExportOptions
-from export.benchmark.engines import ENGINES, Bound, Exported, Setting
+from export.benchmark.engine import Bound, Setting
+from export.benchmark.engines import ENGINES, Exported
 from export.benchmark.plan import Candidate
 from export.benchmark.subjects import TIMM, Subjects
 from export.certificate import CertificateError
@@ -22,8 +22,6 @@ from zoo.errors import ZooError
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
 """Largest relative error against the unlowered eager model that a figure may come from."""
-
-Say = Callable[[str], None]
 
 
 class WrongResult(RuntimeError):
@@ -88,31 +86,28 @@ class Workshop:
         """Return the folder of a candidate's artifacts, whatever they are run with."""
         return self.folder / f"{candidate.model}-{candidate.lowering}"
 
-    def export(self, candidate: Candidate) -> Path | None:
-        """Write a candidate's artifact unless it is there; return it, or None where it needs none.
+    def artifact(self, candidate: Candidate) -> Path | None:
+        """Return where a candidate's artifact lies or will; None where it runs the network itself."""
+        return ENGINES[candidate.runtime].artifact(self.setting(candidate), self.place(candidate))
+
+    def export(self, candidate: Candidate) -> None:
+        """Write a candidate's artifact.
 
         Raises:
             ZooError: the format cannot express the model.
             WrongResult: it failed its certificate.
         """
-        engine, setting = ENGINES[candidate.runtime], self.setting(candidate)
-        path = engine.artifact(setting, self.place(candidate))
-        if path is None or path.exists():
-            return path
-        if self.certify and isinstance(engine, Exported) and candidate.lowering != TIMM:
-            path.parent.mkdir(parents=True)
-            options = ExportOptions(
-                lowering=candidate.lowering,
-                batch=candidate.batch if candidate.frozen else None,
-                input_size=setting.input_size,
-            )
-            try:
-                certified_export(engine.runtime, self.subjects.model(candidate.model), path, options)
-            except CertificateError as error:
-                raise WrongResult(str(error)) from None
-        else:
-            engine.export(self.subjects.deployed(candidate.model, candidate.lowering), setting, path)
-        return path
+        engine, path = ENGINES[candidate.runtime], self.artifact(candidate)
+        assert path is not None
+        if not self.certify or not isinstance(engine, Exported) or candidate.lowering == TIMM:
+            model = self.subjects.deployed(candidate.model, candidate.lowering)
+            return engine.export(model, self.setting(candidate), path)
+        path.parent.mkdir(parents=True)
+        options = ExportOptions(candidate.lowering, candidate.batch if candidate.frozen else None)
+        try:
+            certified_export(engine.runtime, self.subjects.model(candidate.model), path, options)
+        except CertificateError as error:
+            raise WrongResult(str(error)) from None
 
     def prepare(self, candidate: Candidate) -> Ready:
         """Load a candidate, run it once and hold the result against the unlowered eager model.
@@ -121,57 +116,29 @@ class Workshop:
             ZooError: it cannot be run.
             WrongResult: the results differ by more than :data:`TOLERANCE`.
         """
-        engine, setting = ENGINES[candidate.runtime], self.setting(candidate)
-        folder = self.place(candidate)
+        setting = self.setting(candidate)
         model = self.subjects.deployed(candidate.model, candidate.lowering)
-        bind = engine.prepare(model, setting, folder)
+        bind = ENGINES[candidate.runtime].prepare(model, setting, self.place(candidate))
         images = Draws(np.random.default_rng(0), setting.input_size).unlike(candidate.batch)
-        bound = bind(images)
-        check = measure(
-            Trial(
-                "what is timed",
-                candidate.batch,
-                images,
-                lambda _: bound.fetch(bound.call()),
-                self.subjects.expected(candidate.model),
-            ),
-            TOLERANCE[candidate.dtype],
-        )
+        bound, failure = bind(images), None
+
+        def got(_: np.ndarray) -> np.ndarray:
+            nonlocal failure
+            try:
+                return bound.fetch(bound.call())
+            except ZooError as error:  # what cannot run is not what runs wrongly
+                failure = error
+                raise
+
+        expected = self.subjects.expected(candidate.model)
+        trial = Trial("what is timed", candidate.batch, images, got, expected)
+        check = measure(trial, TOLERANCE[candidate.dtype])
+        if failure is not None:
+            raise failure
         if not check.passed:
-            why = check.note or f"off by {check.max_rel:.1e} of the outputs, top-1 agrees on {check.top1:.0%}"
-            raise WrongResult(why)
-        return Ready(candidate, bound, check.max_rel, engine.artifact(setting, folder))
-
-
-def each_artifact(candidates: Iterable[Candidate], workshop: Workshop) -> Iterator[Candidate]:
-    """Yield one candidate for each artifact that they need."""
-    seen: set[Path] = set()
-    for candidate in candidates:
-        engine = ENGINES[candidate.runtime]
-        path = engine.artifact(workshop.setting(candidate), workshop.place(candidate))
-        if path is not None and path not in seen:
-            seen.add(path)
-            yield candidate
-
-
-def export_all(candidates: Iterable[Candidate], workshop: Workshop, say: Say) -> dict[Path, str]:
-    """Write every artifact; return the failed ones with the reason."""
-    failed: dict[Path, str] = {}
-    needed = list(each_artifact(candidates, workshop))
-    for number, candidate in enumerate(needed, 1):
-        head = f"  [{number}/{len(needed)}] {candidate.label} to {candidate.runtime}"
-        head += f", batch {candidate.batch}" if candidate.frozen else ""
-        start = time.perf_counter()
-        try:
-            path = workshop.export(candidate)
-        except (ZooError, WrongResult) as error:
-            path = ENGINES[candidate.runtime].artifact(workshop.setting(candidate), workshop.place(candidate))
-            assert path is not None
-            failed[path] = str(error)
-            say(f"{head}: {error}")
-        else:
-            say(f"{head}: {time.perf_counter() - start:.1f} s")
-    return failed
+            off = f"off by {check.max_rel:.1e} of the outputs, top-1 agrees on {check.top1:.0%}"
+            raise WrongResult(check.note or off)
+        return Ready(candidate, bound, check.max_rel, self.artifact(candidate))
 
 
 @contextlib.contextmanager

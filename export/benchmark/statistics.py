@@ -65,7 +65,7 @@ def bootstrap_median(values: Sequence[float] | np.ndarray, seed: int = 0) -> Int
 
 
 def paired_ratio(rounds: Rounds, twin: Rounds, seed: int = 0) -> Interval:
-    """Return how much slower a candidate is than its twin: the median over rounds of the ratio within each."""
+    """Return the latency over the twin's: the median over rounds of the ratio within each."""
     return bootstrap_median(paired_ratios(rounds, twin), seed)
 
 

@@ -29,6 +29,11 @@ class Subjects:
 
     Args:
         pretrained: take trained weights where there are some; random ones cost the same time.
+
+    Attributes:
+        model: the model of a name, in evaluation mode.
+        expected: the unlowered eager model of a name, as a function of arrays.
+        cost: the parameters of a name and a lowering, and the multiply-accumulates for one image.
     """
 
     def __init__(self, pretrained: bool = True):
@@ -36,6 +41,7 @@ class Subjects:
         self._manifest = read_manifest() if pretrained else {}
         self.model = functools.lru_cache(maxsize=None)(self._model)
         self.expected = functools.lru_cache(maxsize=None)(self._expected)
+        self.cost = functools.lru_cache(maxsize=None)(self._cost)
 
     def is_trained(self, name: str) -> bool:
         """Tell whether the weights are trained ones."""
@@ -55,8 +61,7 @@ class Subjects:
             return as_timm_writes_it(prepared(self.model(name), "auto"))
         return fold(prepared(self.model(name), lowering))
 
-    def cost(self, name: str, lowering: str) -> tuple[int, int]:
-        """Return a model's parameters and its multiply-accumulates for one image, as it is deployed."""
+    def _cost(self, name: str, lowering: str) -> tuple[int, int]:
         macs = complexity(self.deployed(name, lowering).to("meta"), self.size(name)).macs
         return sum(parameter.numel() for parameter in self.model(name).parameters()), macs
 

@@ -25,24 +25,32 @@ def parts(name: str) -> tuple[str, str]:
     return backbone, name.removeprefix(f"{backbone}_")
 
 
-def is_family(name: str) -> bool:
-    """Tell whether a model is a backbone with a family of convolutions, static ones included."""
-    return parts(name)[1] in (STATIC, *FAMILIES)
+def _is_first_of_its_kind(name: str) -> bool:
+    made = parts(name)[1]
+    kind = [other for other in MODELS if parts(other)[1] == made]
+    return made not in (STATIC, *FAMILIES) and name == kind[0]
 
 
-def _parametrize(names: list[str], quick: Callable[[str], bool]) -> pytest.MarkDecorator:
-    slow = pytest.mark.slow
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=() if quick(name) else slow) for name in names]
-    )
+def _models(quick: Callable[[str], bool]) -> pytest.MarkDecorator:
+    """Return the parameters of the fixture ``model``; the scope makes pytest run a model's tests together."""
+    marked = [pytest.param(name, marks=() if quick(name) else pytest.mark.slow) for name in MODELS]
+    return pytest.mark.parametrize("model", marked, ids=MODELS, indirect=True, scope="module")
 
 
-#: All models, for checks that take little: the deep ones are slow.
-every_model = _parametrize(MODELS, lambda name: parts(name)[0] not in DEEP)
-#: All models, for checks that take longer: those on the small backbones are quick.
-thorough = _parametrize(MODELS, lambda name: parts(name)[0] in SMALL)
-#: The models of families, static ones included.
-family_models = _parametrize(list(filter(is_family, MODELS)), lambda name: parts(name)[0] in SMALL)
+# Each of these runs on all models; they differ in which of them are quick.
+#: All but the deep ones are quick.
+every_model = _models(lambda name: parts(name)[0] not in DEEP)
+#: Quick are the small backbones with each family, and the first backbone with anything else.
+typical_models = _models(lambda name: parts(name)[0] in SMALL or _is_first_of_its_kind(name))
+#: Quick are the small backbones.
+small_models = _models(lambda name: parts(name)[0] in SMALL)
+#: None is quick.
+slow_models = _models(lambda name: False)
+
+
+def name_of(model: nn.Module) -> str:
+    """Return the name a model was created by."""
+    return model.default_cfg["architecture"]
 
 
 def images(batch: int = 2, channels: int = 3, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -72,7 +80,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     return model.eval()
 
 
-def loaded(name: str, source: nn.Module, **kwargs: Any) -> nn.Module:
-    """Create a model that takes the weights of ``source`` the way it takes pretrained ones, in eval mode."""
+def again(source: nn.Module, **kwargs: Any) -> nn.Module:
+    """Create a model anew with the weights of ``source``, taken as pretrained ones are, in eval mode."""
     overlay = {"state_dict": dict(source.state_dict())}
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return timm.create_model(name_of(source), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()

@@ -179,17 +179,35 @@ class Fussy(nn.Module):
         return self.conv(x) if self.runs.item() > 0 else x
 
 
-@pytest.mark.parametrize("model", [Fussy(), timm.create_model("resnet10t")], ids=["zeros", "meta"])
+class Tied(nn.Module):
+    """Modules of two names, and two modules of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.conv, self.twin = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+        self.twin.weight = self.conv.weight
+        self.again = nn.Sequential(self.conv, self.norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.twin(self.again(self.norm(self.conv(x))))
+
+
+@pytest.mark.parametrize(
+    "model", [Fussy(), Tied(), timm.create_model("test_resnet")], ids=["zeros", "tied", "meta"]
+)
 def test_the_model_is_left_as_it_was(model: nn.Module) -> None:
     model.train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     norms[0].eval()
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    tensors = {key: id(value) for key, value in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = [id(value) for module in model.modules() for value in module._parameters.values()]
+    tensors += [id(value) for module in model.modules() for value in module._buffers.values()]
     random = torch.get_rng_state()
-    assert "body" in {site.role for site in find_sites(model)}
+    assert "stem" in {site.role for site in find_sites(model)}
     assert torch.equal(torch.get_rng_state(), random)
-    assert {key: id(value) for key, value in [*model.named_parameters(), *model.named_buffers()]} == tensors
+    after = [id(value) for module in model.modules() for value in module._parameters.values()]
+    after += [id(value) for module in model.modules() for value in module._buffers.values()]
+    assert after == tensors
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [name for name, module in model.named_modules() if not module.training] == [
         name for name, module in model.named_modules() if module is norms[0]

@@ -1,5 +1,6 @@
 """Feature maps of every model, by each of timm's ways: after timm's tests/test_models.py."""
 
+import copy
 from collections.abc import Mapping
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from timm.models import FeatureListNet
 from torch import nn
 
-from tests.models.registry import create, every_model, images, loaded, thorough
+from tests.models.registry import again, every_model, images, name_of, small_models, typical_models
 
 #: timm's feature extractors, each with indices to ask it for.
 WAYS = {
@@ -27,84 +28,79 @@ def maps_of(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def assert_equal(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
-    assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
 
 
 @every_model
-def test_features_only(name: str) -> None:
-    model = timm.create_model(name, features_only=True).eval()
-    assert isinstance(model, FeatureListNet)
-    reductions = model.feature_info.reduction()
-    assert reductions == [1, 1, 2, 4, 8]
-    with torch.no_grad():
-        maps = model(images())
-    for feature, channels, reduction in zip(maps, model.feature_info.channels(), reductions, strict=True):
+@torch.no_grad()
+def test_features_only(model: nn.Module) -> None:
+    extractor = timm.create_model(name_of(model), features_only=True).eval()
+    assert isinstance(extractor, FeatureListNet)
+    info = extractor.feature_info
+    assert info.reduction() == [1, 1, 2, 4, 8]
+    maps = extractor(images())
+    for feature, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
         assert feature.shape == (2, channels, 32 // reduction, 32 // reduction)
         assert feature.isfinite().all()
 
 
-@thorough
-def test_every_extractor_finds_the_same_maps_in_pretrained_weights(name: str) -> None:
-    source = create(name)
+@small_models
+@torch.no_grad()
+def test_every_extractor_finds_the_same_maps_in_pretrained_weights(model: nn.Module) -> None:
     x = images()
-    with torch.no_grad():
-        wanted = source.forward_intermediates(x, intermediates_only=True)
-        for kind, indices in WAYS.items():
-            model = loaded(name, source, features_only=True, feature_cls=kind, out_indices=indices)
-            assert_equal(maps_of(model, x), [wanted[index] for index in indices])
-            assert model.feature_info.channels() == [wanted[index].shape[1] for index in indices]
+    every = model.forward_intermediates(x, intermediates_only=True)
+    for kind, indices in WAYS.items():
+        extractor = again(model, features_only=True, feature_cls=kind, out_indices=indices)
+        wanted = [every[index] for index in indices]
+        assert_equal(maps_of(extractor, x), wanted)
+        assert extractor.feature_info.channels() == [feature.shape[1] for feature in wanted]
 
 
-@thorough
-def test_forward_intermediates(name: str) -> None:
-    model = create(name)
+@typical_models
+@torch.no_grad()
+def test_forward_intermediates(model: nn.Module) -> None:
     x = images()
-    with torch.no_grad():
-        final, every = model.forward_intermediates(x)
-        assert torch.equal(final, model.forward_features(x))
-        assert [feature.shape[1] for feature in every] == [info["num_chs"] for info in model.feature_info]
-        assert [32 // feature.shape[-1] for feature in every] == [
-            info["reduction"] for info in model.feature_info
-        ]
-        assert_equal(model.forward_intermediates(x, norm=True)[1], every)
-        for indices, chosen in ((2, every[-2:]), ([0, 2], [every[0], every[2]]), ([-1], every[-1:])):
-            final_again, found = model.forward_intermediates(x, indices=indices)
-            assert torch.equal(final_again, final)
-            assert_equal(found, chosen)
-        early = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
-        assert_equal(early, [every[1]])
+    final, every = model.forward_intermediates(x)
+    assert torch.equal(final, model.forward_features(x))
+    assert [feature.shape[1] for feature in every] == [info["num_chs"] for info in model.feature_info]
+    reductions = [32 // feature.shape[-1] for feature in every]
+    assert reductions == [info["reduction"] for info in model.feature_info]
+    assert_equal(model.forward_intermediates(x, norm=True)[1], every)
+    for indices, wanted in ((2, every[-2:]), ([0, 2], [every[0], every[2]]), ([-1], every[-1:])):
+        final_again, found = model.forward_intermediates(x, indices=indices)
+        assert torch.equal(final_again, final)
+        assert_equal(found, wanted)
 
 
-@thorough
-def test_stopping_early_skips_the_later_stages(name: str) -> None:
-    model = create(name)
-    last = model.get_submodule(model.feature_info[-1]["module"])
+@typical_models
+@torch.no_grad()
+def test_stopping_early_skips_the_later_stages(model: nn.Module) -> None:
     runs: list[nn.Module] = []
-    last.register_forward_hook(lambda module, *_: runs.append(module))
+    last = model.get_submodule(model.feature_info[-1]["module"])
+    hook = last.register_forward_hook(lambda module, *_: runs.append(module))
     x = images()
-    model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
+    early = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
     assert not runs
-    model.forward_intermediates(x, indices=[1], intermediates_only=True)
+    late = model.forward_intermediates(x, indices=[1], intermediates_only=True)
     assert runs == [last]
+    assert_equal(early, late)
+    hook.remove()
 
 
-@thorough
-def test_prune_intermediate_layers(name: str) -> None:
-    model = create(name)
+@typical_models
+@torch.no_grad()
+def test_prune_intermediate_layers(model: nn.Module) -> None:
     x = images()
-    with torch.no_grad():
-        wanted = model.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
-        before = sum(parameter.numel() for parameter in model.parameters())
-        assert model.prune_intermediate_layers([1, 2]) == [1, 2]
-        assert sum(parameter.numel() for parameter in model.parameters()) < before / 2
-        assert_equal(model.forward_intermediates(x, indices=[1, 2], intermediates_only=True), wanted)
-        assert model.get_classifier() is None or isinstance(model.get_classifier(), nn.Identity)
+    wanted = model.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
+    pruned = copy.deepcopy(model)
+    assert pruned.prune_intermediate_layers([1, 2]) == [1, 2]
+    left = sum(parameter.numel() for parameter in pruned.parameters())
+    assert left < sum(parameter.numel() for parameter in model.parameters()) / 2
+    assert_equal(pruned.forward_intermediates(x, indices=[1, 2], intermediates_only=True), wanted)
 
 
-@pytest.mark.parametrize("kind", ["list", "getter"])
-def test_features_take_other_channels(kind: str) -> None:
-    for name in ("resnet10_kw", "mobilenetv3_small_100_kw"):
-        model = timm.create_model(name, features_only=True, feature_cls=kind, in_chans=4).eval()
-        assert maps_of(model, images(channels=4))[-1].shape[-2:] == (4, 4)
+@pytest.mark.parametrize("name", ["resnet10_kw", "mobilenetv3_small_100_kw"])
+def test_features_of_other_channels(name: str) -> None:
+    extractor = timm.create_model(name, features_only=True, in_chans=4).eval()
+    assert [feature.shape[-1] for feature in extractor(images(channels=4))] == [32, 32, 16, 8, 4]

@@ -1,49 +1,49 @@
 """TorchScript and FX graphs of every model: after timm's tests/test_models.py."""
 
+import copy
+
+import pytest
 import torch
-from timm.layers import set_scriptable
+from torch import nn
 
-from tests.models.registry import create, images, thorough
+from tests.models.registry import images, slow_models, small_models, typical_models
 
 
-@thorough
-def test_scripts(name: str) -> None:
-    with set_scriptable(True):
-        model = create(name)
+@typical_models
+@torch.no_grad()
+def test_scripts(model: nn.Module) -> None:
     scripted = torch.jit.script(model)
-    with torch.no_grad():
-        for batch in (1, 3):
-            x = images(batch)
-            torch.testing.assert_close(scripted(x), model(x))
+    for batch in (1, 3):
+        x = images(batch)
+        torch.testing.assert_close(scripted(x), model(x))
 
 
-@thorough
-def test_traces_with_fx(name: str) -> None:
-    model = create(name)
-    x = images()
+@typical_models
+@torch.no_grad()
+def test_traces_with_fx(model: nn.Module) -> None:
     graph = torch.fx.symbolic_trace(model)
-    with torch.no_grad():
+    for batch in (1, 3):
+        x = images(batch)
         assert torch.equal(graph(x), model(x))
-        other = images(3)
-        assert torch.equal(graph(other), model(other))
 
 
-@thorough
-def test_trains_as_an_fx_graph(name: str) -> None:
-    model = create(name).train()
-    y = torch.fx.symbolic_trace(model)(images())
-    (y * torch.randn(10)).mean().backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.any(), key
+@small_models
+def test_trains_as_an_fx_graph(model: nn.Module) -> None:
+    plain = copy.deepcopy(model).train()
+    traced = copy.deepcopy(plain)
+    x = images()
+    for network in (plain, torch.fx.symbolic_trace(traced)):
+        network(x).square().mean().backward()
+    for (name, parameter), other in zip(plain.named_parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, parameter.grad, msg=name)
 
 
-@thorough
-def test_scripts_as_an_fx_graph(name: str) -> None:
-    with set_scriptable(True):
-        model = create(name)
+# Of FX's own GraphModule.
+@pytest.mark.filterwarnings("ignore:The TorchScript type system doesn't support instance-level annotations")
+@slow_models
+@torch.no_grad()
+def test_scripts_as_an_fx_graph(model: nn.Module) -> None:
     scripted = torch.jit.script(torch.fx.symbolic_trace(model))
-    with torch.no_grad():
-        for batch in (1, 3):
-            x = images(batch)
-            torch.testing.assert_close(scripted(x), model(x))
+    for batch in (1, 3):
+        x = images(batch)
+        torch.testing.assert_close(scripted(x), model(x))

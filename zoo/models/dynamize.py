@@ -19,6 +19,8 @@ from zoo.models.sites import find_sites
 _LOG = logging.getLogger("zoo")
 #: Methods by which timm's blocks fold their branches and norms into one convolution for deployment.
 _FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
+#: A relative error of kernels that says no more than that numbers are rounded.
+_ROUNDING = 1e-5
 #: How many names a line of the report shows.
 _SHOWN = 6
 
@@ -50,9 +52,11 @@ class Dynamized:
         return max((error for error in self.replaced.values() if error is not None), default=None)
 
     def __str__(self) -> str:
-        start = {None: "random kernels", 0.0: "outputs unchanged"}.get(
-            self.largest_error, f"kernels off by up to {self.largest_error or 0:.1%}"
-        )
+        error = self.largest_error
+        if error is None:
+            start = "random kernels"
+        else:
+            start = f"kernels off by up to {error:.1%}" if error > _ROUNDING else "outputs unchanged"
         before, after = (f"{count / 1e6:.2f} M" for count in self.parameters)
         count = f"{len(self.replaced)} of {len(self.replaced) + len(self.kept)} convolutions"
         lines = [f"{self.model}: {count} are now {self.family}, {before} -> {after} parameters, {start}"]
@@ -129,7 +133,7 @@ def dynamize(
     )
     model.dynamized = done  # type: ignore[assignment]
     _LOG.info(str(done).partition("\n")[0])
-    if done.largest_error:
+    if (done.largest_error or 0.0) > _ROUNDING:
         _LOG.warning(_advice(done, [*made.values()]))
     return model
 

@@ -160,10 +160,10 @@ def _look(model: nn.Module, size: tuple[int, ...], on_meta: bool) -> list[_Visit
     parameter = next(model.parameters())
     image = torch.zeros(1, *size, dtype=parameter.dtype, device="meta" if on_meta else parameter.device)
     if on_meta:
-        tensors = (*model.named_parameters(), *model.named_buffers())
+        tensors = (*_own(model, "named_parameters"), *_own(model, "named_buffers"))
         state = {name: torch.empty_like(value, device="meta") for name, value in tensors}
     else:
-        state = {name: value.clone() for name, value in model.named_buffers()}
+        state = {name: value.clone() for name, value in _own(model, "named_buffers")}
     visits: list[_Visit] = []
     images = [image]
 
@@ -180,8 +180,15 @@ def _look(model: nn.Module, size: tuple[int, ...], on_meta: bool) -> list[_Visit
             stack.enter_context(conv.register_forward_hook(visit, with_kwargs=True))
         if on_meta:
             stack.enter_context(_Shortcut())
-        torch.func.functional_call(model, state, (image,))
+        # Ties are resolved above: functional_call does not put back what a module of two names had.
+        torch.func.functional_call(model, state, (image,), tie_weights=False)
     return visits
+
+
+def _own(model: nn.Module, kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of every module once under one name of the module, shared tensors once a module."""
+    for name, module in model.named_modules():
+        yield from getattr(module, kind)(name, recurse=False, remove_duplicate=False)
 
 
 @contextlib.contextmanager

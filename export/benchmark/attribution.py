@@ -1,0 +1,186 @@
+"""Which part of the network an operator of an optimised ONNX graph belongs to.
+
+torch's exporter says for every node which modules it stands in. Within a dynamic convolution the data says
+the rest: what hangs on the layer's input through its pool alone makes kernels, everything else that hangs on
+the input applies them. onnxruntime then fuses and inserts nodes, and keeps the names: every node and value is
+called ``zooN.``, so that the name of a fused one holds an N that it came from.
+"""
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from zoo.layers import DynamicConv2d
+
+CONTEXT, FACTORS, CONVOLUTION = "context", "factors", "convolution"
+STATIC_CONVOLUTION, LAYOUT, REST = "static convolution", "layout", "rest"
+UNATTRIBUTED, BETWEEN = "unattributed", "between operators"
+KINDS = {
+    CONTEXT: "the pools that dynamic layers see",
+    FACTORS: "from the context to what the convolution is made of",
+    CONVOLUTION: "the dynamic layers' own contraction, im2col included",
+    STATIC_CONVOLUTION: "with what onnxruntime fused into it",
+    LAYOUT: "reordering for blocked convolutions",
+    REST: "normalisation, activation, addition, head",
+    UNATTRIBUTED: "operators whose origin is not known",
+    BETWEEN: "the call's time outside all operators",
+}
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_POOLS = ("ReduceMean", "GlobalAveragePool")
+_REORDERS = ("ReorderInput", "ReorderOutput")
+_MARK = re.compile(r"zoo(\d+)\.")
+_FAR = 8
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an operator comes from.
+
+    Attributes:
+        layer: name of the module, empty for the network itself.
+        kind: a key of :data:`KINDS`.
+        op: ONNX operator in the exported graph.
+    """
+
+    layer: str
+    kind: str
+    op: str
+
+
+def mark(graph: Any) -> None:
+    """Name every node ``zooN.`` and its values alike, in place; the graph's own inputs and outputs stay."""
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    names: dict[str, str] = {}
+    for index, node in enumerate(graph.node):
+        node.name = f"zoo{index}."
+        for place, value in enumerate(node.output):
+            if value and value not in kept:
+                names[value] = f"zoo{index}.{place}"
+    for node in graph.node:
+        node.input[:] = [names.get(value, value) for value in node.input]
+        node.output[:] = [names.get(value, value) for value in node.output]
+    del graph.value_info[:]  # they describe values by their old names
+
+
+def origins(graph: Any, model: nn.Module) -> list[Origin]:
+    """Return the origin of every node of a graph that torch exported from ``model``."""
+    dynamic = {name for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
+    modules = {name for name, _ in model.named_modules()}
+    constants = {tensor.name for tensor in graph.initializer}
+    layers = [_layer(node, modules, dynamic) for node in graph.node]
+    owner = {value: layer for node, layer in zip(graph.node, layers, strict=True) for value in node.output}
+    shapes = _shapes(graph, constants)
+    sees_input: dict[
+        str, bool
+    ] = {}  # the values of dynamic layers: do they hang on the input beyond its pool?
+    found = []
+    for node, layer in zip(graph.node, layers, strict=True):
+        if layer is None:
+            found.append(Origin("", UNATTRIBUTED, node.op_type))
+            continue
+        if layer not in dynamic:
+            found.append(_static(node, layer, modules))
+            continue
+        given = [value for value in node.input if value and value not in constants and value not in shapes]
+        outside = any(owner.get(value) != layer for value in given)
+        direct = outside or any(sees_input.get(value, False) for value in given)
+        is_pool = node.op_type in _POOLS and outside
+        sees_input.update(dict.fromkeys(node.output, direct and not is_pool))
+        kind = CONTEXT if is_pool else CONVOLUTION if direct else FACTORS
+        found.append(Origin(layer, kind, node.op_type))
+    return found
+
+
+class Attribution:
+    """From operators of the graph that onnxruntime runs to their origins.
+
+    Args:
+        graph: as exported, marked.
+        known: the origins of its nodes.
+        optimised: the graph that runs.
+    """
+
+    def __init__(self, graph: Any, known: list[Origin], optimised: Any):
+        self._known = known
+        self._makers = {value: index for index, node in enumerate(graph.node) for value in node.output}
+        self._inputs = [list(node.input) for node in graph.node]
+        self._runs = {node.name: node for node in optimised.node}
+        self._users: dict[str, list[Any]] = {}
+        for node in optimised.node:
+            for value in node.input:
+                self._users.setdefault(value, []).append(node)
+
+    def origin(self, name: str, op: str) -> Origin:
+        """Return the origin of an operator.
+
+        Args:
+            name: of its node in the graph that runs.
+            op: its type there.
+        """
+        index = self._index(name)
+        if index is None:
+            return Origin("", UNATTRIBUTED, op)
+        if op in _REORDERS:
+            return replace(self._known[index], kind=LAYOUT, op=op)
+        wanted = op.removeprefix("Fused")
+        if self._known[index].op != wanted:
+            index = self._ancestor(index, wanted)
+        return self._known[index]
+
+    def _index(self, name: str) -> int | None:
+        """Return the exported node that a name speaks of, or else the node's values, or their users."""
+        node = self._runs.get(name)
+        users = [user for value in node.output for user in self._users.get(value, ())] if node else []
+        words = [name, *(node.output if node else ()), *(user.name for user in users)]
+        marks = (_MARK.search(word) for word in words)
+        return next((int(found.group(1)) for found in marks if found), None)
+
+    def _ancestor(self, index: int, op: str) -> int:
+        """Return the nearest node of type ``op`` before a node; itself where there is none near.
+
+        A convolution that took in an addition or an activation goes by the name of the last of them.
+        """
+        near = [index]
+        for _ in range(_FAR):
+            near = [
+                self._makers[value] for one in near for value in self._inputs[one] if value in self._makers
+            ]
+            for one in near:
+                if self._known[one].op == op:
+                    return one
+        return index
+
+
+def _layer(node: Any, modules: Iterable[str], dynamic: Iterable[str]) -> str | None:
+    """Return the dynamic layer that a node stands in, else its module, or None where it does not say."""
+    said = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES)
+    if said is None:
+        return None
+    scopes = [scope for scope in ast.literal_eval(said) if scope in modules]
+    return next((scope for scope in scopes if scope in dynamic), scopes[-1] if scopes else "")
+
+
+def _static(node: Any, layer: str, modules: Iterable[str]) -> Origin:
+    """Return the origin of a node outside dynamic layers.
+
+    A convolution into which a normalisation was folded stands in that one's scope; its weight tells its own.
+    """
+    if node.op_type != "Conv":
+        return Origin(layer, REST, node.op_type)
+    owner = node.input[1].removesuffix(".weight")
+    return Origin(owner if owner in modules else layer, STATIC_CONVOLUTION, node.op_type)
+
+
+def _shapes(graph: Any, constants: Iterable[str]) -> set[str]:
+    """Return the values that depend on nothing but shapes."""
+    found: set[str] = set()
+    for node in graph.node:
+        given = [value for value in node.input if value and value not in constants]
+        if node.op_type == "Shape" or (given and all(value in found for value in given)):
+            found.update(node.output)
+    return found

@@ -1,0 +1,92 @@
+"""Where onnxruntime's time goes: ``python -m export.benchmark --breakdown resnet18_dpk``.
+
+The model is exported and optimised as ``python -m export.onnx`` does it, runs at onnxruntime's own
+optimisation level, and onnxruntime clocks every operator. On the CPU alone: on CUDA the clocks would show
+when an operator was started, not how long it ran.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from export._trials import Draws, Trial
+from export.base import TRACE_BATCH
+from export.benchmark import sessions
+from export.benchmark.attribution import Attribution, mark, origins
+from export.benchmark.plan import Candidate
+from export.benchmark.prepare import TOLERANCE
+from export.benchmark.profile import Profile, summarise
+from export.benchmark.subjects import TIMM, Subjects
+from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _optimise
+from export.parity import measure
+from zoo.errors import ZooError
+
+_WARM = 3
+
+
+def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
+    """Profile one model in onnxruntime on the CPU.
+
+    Args:
+        candidate: which model, lowering, batch size and threads.
+        subjects: the models.
+        calls: how many to clock; the slower half is left out.
+
+    Raises:
+        ZooError: the lowering is not one of this project's, cannot take the batch size, or computes something
+            else than the model.
+    """
+    import onnx
+
+    if candidate.lowering == TIMM:
+        raise ZooError("the parts of timm's layer are not known; give a lowering of this project.")
+    model = subjects.deployed(candidate.model, candidate.lowering)
+    size = subjects.size(candidate.model)
+    example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
+    proto = _exported(model, example, candidate.frozen)
+    known = origins(proto.graph, model)
+    mark(proto.graph)
+    images = Draws(np.random.default_rng(0), size).unlike(candidate.batch)
+    with tempfile.TemporaryDirectory(prefix="breakdown-") as folder:
+        path, optimised = Path(folder, "model.onnx"), Path(folder, "optimised.onnx")
+        onnx.save(proto, path)
+        session = sessions.open_session(
+            path, threads=candidate.threads, profile=Path(folder, "profile"), optimised=optimised
+        )
+        trial = Trial(
+            "what is profiled",
+            candidate.batch,
+            images,
+            lambda batch: sessions.run(session, batch),
+            subjects.expected(candidate.model),
+        )
+        if not (check := measure(trial, TOLERANCE["fp32"])).passed:
+            raise ZooError(f"{candidate.label} was not profiled: {check.note or 'its outputs are wrong'}.")
+        for _ in range(_WARM + calls):
+            sessions.run(session, images)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        attribution = Attribution(proto.graph, known, onnx.load(optimised).graph)
+    return summarise(candidate, events, attribution, calls)
+
+
+def _exported(model: nn.Module, example: torch.Tensor, frozen: bool) -> Any:
+    """Return what ``export.onnx`` writes, with the sources of its nodes."""
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=(None if frozen else {0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        opset_version=OLDEST_OPSET,
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    _optimise(program)
+    return program.model_proto

@@ -1,0 +1,73 @@
+"""What the figures depend on beyond the models: the machine, the software, and who else was busy."""
+
+import datetime
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+from export.base import installed
+
+FACTS = {
+    "date", "cpu", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit", "load",
+}  # fmt: skip
+"""What :func:`environment` finds out."""
+
+_PACKAGES = ("torch", "onnxruntime", "onnx", "onnxscript", "openvino", "timm", "numpy")
+_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts, without the name of the machine or of anyone's folder.
+
+    What cannot be found out is None.
+    """
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"zoo": zoo.__version__, **{name: installed(name) for name in _PACKAGES}},
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "commit": commit(),
+        "load": load_average(),
+    }
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted to run in the last minute, where the system counts them."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def cpu_model() -> str | None:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine() or None
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with ``+`` where files differ from it; None outside a checkout."""
+    if not (_CHECKOUT / ".git").exists():
+        return None
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=True, timeout=30
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{head}+" if changed else head

@@ -1,0 +1,108 @@
+"""The picture: accuracy against latency, every dynamic model joined to its static twin."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.benchmark.layout import threads_of
+from export.benchmark.render import Row
+from export.benchmark.subjects import family_of
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES, STATIC
+
+_BLACK = "#000000"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+"""Told apart by people of every kind of colour vision (Okabe and Ito, https://jfly.uni-koeln.de/color)."""
+_MARKERS = "ov^DPX*"
+_MOST_COLUMNS = 3
+
+Panel = tuple[str, list[Row]]
+
+
+def obstacle(table: Sequence[Row] | None = None) -> str | None:
+    """Return None when a picture can be drawn, otherwise the reason why not."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return "matplotlib is not installed; pip install matplotlib"
+    if table is not None and not panels(table):
+        return "none of the models has a top-1 in the manifest"
+    return None
+
+
+def panels(table: Sequence[Row]) -> list[Panel]:
+    """Return the rows with a top-1, for each way to run them that more than nothing is known of."""
+    found: dict[str, list[Row]] = {}
+    for row in table:
+        candidate = row.result.candidate
+        title = f"{candidate.where}, batch {candidate.batch}, {threads_of(candidate.threads)}"
+        if row.result.top1 is not None:
+            found.setdefault(title, []).append(row)
+    return list(found.items())
+
+
+def draw(table: Sequence[Row], path: Path) -> None:
+    """Draw one panel for each runtime, batch size and number of threads.
+
+    Args:
+        table: from :func:`export.benchmark.render.rows`.
+        path: the PNG to write.
+
+    Raises:
+        ZooError: there is nothing to draw, or nothing to draw with.
+    """
+    if reason := obstacle(table):
+        raise ZooError(f"cannot draw accuracy against latency: {reason}.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = panels(table)
+    columns = min(len(shown), _MOST_COLUMNS)
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.2 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+    for axes in list(grid)[len(shown) :]:
+        axes.set_visible(False)
+    for axes, (title, points) in zip(grid, shown, strict=False):
+        _panel(axes, title, points)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _panel(axes: Any, title: str, points: list[Row]) -> None:
+    """Draw the points of one panel and label each with its model."""
+    at = {row.result.candidate: _position(row) for row in points}
+    for row in points:
+        candidate = row.result.candidate
+        x, y = at[candidate]
+        if candidate.twin in at and not candidate.is_static:
+            twin_x, twin_y = at[candidate.twin]
+            axes.plot([twin_x, x], [twin_y, y], color="#999999", linewidth=1, zorder=1)
+        colour, marker = _look(candidate.model)
+        # What people run today is hollow: the same accuracy by another way to compute it.
+        face = colour if candidate.lowering == "auto" else "white"
+        axes.scatter(x, y, s=60, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.5, zorder=2)
+        tax = f", tax {row.tax.value:.2f}" if row.tax else ""
+        axes.annotate(
+            f"{candidate.label}{tax}", (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8
+        )
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("p50 latency of a call, ms")
+    axes.set_ylabel("clean top-1, %")
+    axes.yaxis.set_tick_params(labelleft=True)
+    axes.margins(x=0.35, y=0.15)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+
+
+def _position(row: Row) -> tuple[float, float]:
+    assert row.result.top1 is not None
+    return row.latency.p50 * 1e3, row.result.top1
+
+
+def _look(model: str) -> tuple[str, str]:
+    """Return a family's colour and marker; the static twin is a black square."""
+    family = family_of(model)
+    if family == STATIC:
+        return _BLACK, "s"
+    index = list(FAMILIES).index(family)
+    return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]

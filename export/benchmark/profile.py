@@ -1,0 +1,143 @@
+"""A profile of onnxruntime, added up by origin and laid out as tables."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from export.benchmark.attribution import BETWEEN, KINDS, Attribution, Origin
+from export.benchmark.layout import aligned, threads_of
+from export.benchmark.plan import Candidate
+
+_TOP = 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of one origin in the time of a call.
+
+    Attributes:
+        origin: where it comes from.
+        op: the operator that runs.
+        seconds: of a call.
+        count: operators of a call.
+    """
+
+    origin: Origin
+    op: str
+    seconds: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The time of one model's calls.
+
+    Attributes:
+        candidate: what ran.
+        seconds: of a call, the mean over ``calls``.
+        calls: how many, the faster half of those that ran.
+        parts: their seconds add up to ``seconds``, together with :attr:`between`.
+    """
+
+    candidate: Candidate
+    seconds: float
+    calls: int
+    parts: tuple[Part, ...]
+
+    @property
+    def between(self) -> float:
+        """Seconds of a call outside all operators."""
+        return self.seconds - sum(part.seconds for part in self.parts)
+
+    def by_kind(self) -> dict[str, float]:
+        """Return the seconds of each of :data:`KINDS`; they add up to the whole call."""
+        found = dict.fromkeys(KINDS, 0.0) | {BETWEEN: self.between}
+        for part in self.parts:
+            found[part.origin.kind] += part.seconds
+        return found
+
+    def by_layer(self) -> dict[str, dict[str, float]]:
+        """Return the seconds of each kind for every layer, in the order in which they run."""
+        found: dict[str, dict[str, float]] = {}
+        for part in self.parts:
+            kinds = found.setdefault(part.origin.layer, defaultdict(float))
+            kinds[part.origin.kind] += part.seconds
+        return found
+
+    def by_op(self) -> list[tuple[str, str, int, float]]:
+        """Return (operator, kind, count, seconds), the longest first."""
+        found: dict[tuple[str, str], tuple[int, float]] = {}
+        for part in self.parts:
+            key = part.op, part.origin.kind
+            count, seconds = found.get(key, (0, 0.0))
+            found[key] = count + part.count, seconds + part.seconds
+        rows = [(op, kind, count, seconds) for (op, kind), (count, seconds) in found.items()]
+        return sorted(rows, key=lambda row: -row[-1])
+
+
+def summarise(candidate: Candidate, events: Iterable[dict], attribution: Attribution, calls: int) -> Profile:
+    """Add up a profile of onnxruntime over the faster half of its last ``calls`` runs."""
+    events = list(events)
+    runs = sorted((event for event in events if event["name"] == "model_run"), key=lambda run: run["ts"])
+    chosen = sorted(runs[-calls:], key=lambda run: run["dur"])[: (calls + 1) // 2]
+    nodes = [event for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
+    sums: dict[tuple[Origin, str], tuple[float, int]] = {}
+    for run in chosen:
+        for node in nodes:
+            if not run["ts"] <= node["ts"] < run["ts"] + run["dur"]:
+                continue
+            op = node["args"]["op_name"]
+            key = attribution.origin(node["name"].removesuffix("_kernel_time"), op), op
+            seconds, count = sums.get(key, (0.0, 0))
+            sums[key] = seconds + node["dur"] / 1e6, count + 1
+    parts = [
+        Part(origin, op, seconds / len(chosen), count // len(chosen))
+        for (origin, op), (seconds, count) in sums.items()
+    ]
+    whole = sum(run["dur"] for run in chosen) / 1e6 / len(chosen)
+    return Profile(candidate, whole, len(chosen), tuple(parts))
+
+
+def to_text(profile: Profile, twin: Profile | None = None) -> str:
+    """Lay a profile out for a terminal: by kind, by layer, and the operators that take longest.
+
+    Args:
+        profile: of a model.
+        twin: of its static twin, to stand beside it.
+    """
+    candidate, whole = profile.candidate, profile.seconds
+    kinds, others = profile.by_kind(), twin.by_kind() if twin else {}
+    head = (
+        f"{candidate.label}, onnxruntime, batch {candidate.batch}, {threads_of(candidate.threads)}: "
+        f"{whole * 1e3:.2f} ms a call while profiled (the faster {profile.calls} calls)"
+    )
+    by_kind = [
+        (kind, _ms(seconds), _share(seconds, whole), _ms(others.get(kind, 0.0)) if twin else "", meaning)
+        for (kind, meaning), seconds in zip(KINDS.items(), kinds.values(), strict=True)
+    ]
+    shown = [kind for kind in KINDS if kind != BETWEEN and kinds[kind]]
+    by_layer = [
+        (layer or "(network)", *(_ms(parts.get(kind, 0.0)) for kind in shown), _ms(sum(parts.values())))
+        for layer, parts in profile.by_layer().items()
+    ]
+    by_op = [
+        (op, kind, str(count), _ms(seconds), _share(seconds, whole))
+        for op, kind, count, seconds in profile.by_op()[:_TOP]
+    ]
+    beside = twin.candidate.label if twin else ""
+    return "\n\n".join(
+        [
+            head,
+            aligned([("kind", "ms", "share", beside, ""), *by_kind], "lrrrl", "  "),
+            aligned([("layer", *shown, "ms"), *by_layer], "l" + "r" * (len(shown) + 1), "  "),
+            aligned([("operator", "kind", "count", "ms", "share"), *by_op], "llrrr", "  "),
+        ]
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f}" if seconds else ""
+
+
+def _share(seconds: float, whole: float) -> str:
+    return f"{seconds / whole:.1%}" if seconds else ""

@@ -1,0 +1,121 @@
+"""What a run measured, and its file: everything raw, so that tables and pictures can be made anew."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from export.benchmark.environment import FACTS
+from export.benchmark.plan import Candidate
+from export.benchmark.statistics import Rounds
+from zoo.errors import ZooError
+
+FORMAT = 1
+"""Counts the changes of the file that older readers cannot follow."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One candidate, measured.
+
+    Attributes:
+        candidate: which.
+        rounds_ns: for every round the nanoseconds of each call.
+        lowerings: how many dynamic layers run by which lowering.
+        params: numbers that the model learns.
+        macs: multiply-accumulates for one image, as it is deployed.
+        top1: clean, in percent, of these weights; None where it was not measured.
+        trained: whether the weights are trained ones.
+        file_bytes: of the artifact; None where there is none.
+        memory_bytes: see :mod:`export.benchmark.memory`; None where it was not measured.
+        error: relative, against the unlowered eager model.
+        copies: whether a call includes copies to and from the device.
+    """
+
+    candidate: Candidate
+    rounds_ns: Sequence[Sequence[int]]
+    lowerings: dict[str, int] = field(default_factory=dict)
+    params: int = 0
+    macs: int = 0
+    top1: float | None = None
+    trained: bool = False
+    file_bytes: int | None = None
+    memory_bytes: int | None = None
+    error: float = 0.0
+    copies: bool = False
+
+    @cached_property
+    def rounds(self) -> Rounds:
+        """For every round the seconds of each call."""
+        return [[call / 1e9 for call in calls] for calls in self.rounds_ns]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that one command measured.
+
+    Attributes:
+        results: one for each candidate.
+        environment: the machine and the software, see :mod:`export.benchmark.environment`.
+        settings: what was asked for.
+        notes: what was left out, and why.
+    """
+
+    results: tuple[Result, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def twin(self, result: Result) -> Result | None:
+        """Return the static twin of a result, of the same rounds, or None where it was not measured."""
+        return self._by_candidate.get(result.candidate.twin)
+
+    @cached_property
+    def _by_candidate(self) -> dict[Candidate, Result]:
+        return {result.candidate: result for result in self.results}
+
+    def to_json(self) -> str:
+        """Return the run as JSON."""
+        results = [{**row.pop("candidate"), **row} for row in map(asdict, self.results)]
+        record = {
+            "format": FORMAT,
+            "environment": self.environment,
+            "settings": self.settings,
+            "notes": self.notes,
+            "results": results,
+        }
+        return json.dumps(record, indent=1, allow_nan=False)
+
+
+def read(path: Path) -> Run:
+    """Return the run that ``path`` holds.
+
+    Raises:
+        ZooError: there is no such file, or it was not written by :meth:`Run.to_json`.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror}; give a results.json.") from None
+    except ValueError as error:
+        raise ZooError(f"{path} is not JSON ({error}); give a results.json.") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ZooError(f"{path} is not a results.json of this version; measure anew with --output.")
+    try:
+        results = tuple(map(_result, record["results"]))
+        run = Run(results, record["environment"], record["settings"], tuple(record["notes"]))
+        if any(not calls for result in results for calls in (result.rounds_ns or [[]])):
+            raise ValueError("a round without calls")
+        if missing := FACTS - run.environment.keys():
+            raise ValueError(f"no {sorted(missing)[0]} in the environment")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ZooError(f"{path} is damaged ({type(error).__name__}: {error}); measure anew.") from None
+    return run
+
+
+def _result(row: dict[str, Any]) -> Result:
+    own = {entry.name: row[entry.name] for entry in fields(Candidate)}
+    rest = {entry.name: row[entry.name] for entry in fields(Result) if entry.name != "candidate"}
+    return Result(Candidate(**own), **rest)

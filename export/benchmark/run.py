@@ -1,0 +1,154 @@
+"""One run from plan to results: everything exported, then rounds over all that share a batch size."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from export._metadata import lowerings_of
+from export.benchmark import environment, memory
+from export.benchmark.engines import ENGINES
+from export.benchmark.layout import threads_of
+from export.benchmark.measure import LEAST_ROUNDS, calls_per_turn, interleave
+from export.benchmark.plan import Candidate, Plan
+from export.benchmark.prepare import Ready, Workshop, WrongResult, pinned
+from export.benchmark.results import Result, Run
+from zoo.errors import ZooError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        rounds: of every group of candidates that share threads and batch size, at most.
+        seconds: after which a group begins no further round.
+        seed: of the orders within rounds.
+        memory: whether to measure memory too.
+    """
+
+    rounds: int = 40
+    seconds: float = 60.0
+    seed: int = 0
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < LEAST_ROUNDS:
+            raise ZooError(f"{self.rounds} rounds say nothing about noise; give at least {LEAST_ROUNDS}.")
+        if not self.seconds > 0:
+            raise ZooError(f"{self.seconds:g} seconds are no time to measure in; give more than 0.")
+
+
+class Benchmark:
+    """A run in progress.
+
+    Args:
+        plan: the candidates.
+        workshop: where they are made.
+        effort: how long to measure.
+        say: takes a line of progress.
+
+    Attributes:
+        wrong: whether a candidate was refused because of its results.
+        notes: what was left out, and why.
+    """
+
+    def __init__(self, plan: Plan, workshop: Workshop, effort: Effort, say: Say = lambda line: None):
+        self.plan = plan
+        self.workshop = workshop
+        self.effort = effort
+        self.say = say
+        self.wrong = False
+        self.notes = list(plan.notes)
+        self._failed: set[Path] = set()
+
+    def run(self) -> Run:
+        """Export, measure, and return the results.
+
+        Raises:
+            ZooError: not one candidate could be measured.
+        """
+        facts = environment.environment()
+        self._export()
+        results = []
+        for (threads, _), group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch)):
+            with pinned(threads):
+                results += self._measure(list(group))
+        if not results:
+            raise ZooError(f"nothing could be measured: {self.notes[-1]}")
+        facts["load_at_the_end"] = environment.load_average()
+        return Run(tuple(results), facts, vars(self.effort).copy(), tuple(dict.fromkeys(self.notes)))
+
+    def _export(self) -> None:
+        """Write every artifact."""
+        needed: dict[Path, Candidate] = {}
+        for candidate in self.plan.candidates:
+            if path := self.workshop.artifact(candidate):
+                needed.setdefault(path, candidate)
+        for number, (path, candidate) in enumerate(needed.items(), 1):
+            fixed = f", batch {candidate.batch}" if candidate.frozen else ""
+            what = f"{candidate.label} to {candidate.runtime}{fixed}"
+            start = time.perf_counter()
+            try:
+                self.workshop.export(candidate)
+            except (ZooError, WrongResult) as error:
+                self._failed.add(path)
+                self._leave_out(what, error)
+            else:
+                seconds = time.perf_counter() - start
+                self.say(f"  exported {number}/{len(needed)}  {what}  {seconds:.1f} s")
+
+    def _measure(self, group: list[Candidate]) -> list[Result]:
+        """Prepare the candidates of one batch size, time them in turn, and return what was seen."""
+        ready = [each for each in map(self._prepare, group) if each is not None]
+        if not ready:
+            return []
+        calls = [each.bound.call for each in ready]
+        turns = [calls_per_turn(call) for call in calls]
+        start = time.perf_counter()
+        samples = interleave(calls, turns, self.effort.rounds, self.effort.seconds, self.effort.seed)
+        self.say(
+            f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}: "
+            f"{len(ready)} candidates, {len(samples[0])} rounds, {time.perf_counter() - start:.0f} s"
+        )
+        return [self._result(each, rounds) for each, rounds in zip(ready, samples, strict=True)]
+
+    def _prepare(self, candidate: Candidate) -> Ready | None:
+        if self.workshop.artifact(candidate) in self._failed:
+            return None  # and the reason was said
+        try:
+            return self.workshop.prepare(candidate)
+        except (ZooError, WrongResult) as error:
+            self._leave_out(f"{candidate.label} on {candidate.where}, batch {candidate.batch}", error)
+            return None
+
+    def _leave_out(self, what: str, error: Exception) -> None:
+        self.wrong |= isinstance(error, WrongResult)
+        verb = "refused" if isinstance(error, WrongResult) else "skipped"
+        self.notes.append(f"{verb} {what}: {error}")
+        self.say(f"  {self.notes[-1]}")
+
+    def _result(self, ready: Ready, rounds: list[list[float]]) -> Result:
+        candidate, subjects = ready.candidate, self.workshop.subjects
+        params, macs = subjects.cost(candidate.model, candidate.lowering)
+        deployed = subjects.deployed(candidate.model, candidate.lowering)
+        taken = None
+        if self.effort.memory and ready.path is not None:
+            taken = memory.peak_memory(candidate, ready.path, subjects.size(candidate.model))
+        return Result(
+            candidate,
+            [[round(call * 1e9) for call in calls] for calls in rounds],
+            lowerings=dict(Counter(lowerings_of(deployed).values())),
+            params=params,
+            macs=macs,
+            top1=subjects.top1(candidate.model) if candidate.dtype == "fp32" else None,
+            trained=subjects.is_trained(candidate.model),
+            file_bytes=ready.file_bytes,
+            memory_bytes=taken,
+            error=ready.error,
+            copies=candidate.device != "cpu" and ENGINES[candidate.runtime].copies,
+        )
