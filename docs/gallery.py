@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record |= measure(model, layers, test.images[rows], options.turn, options.step)
     figure = drawing.draw(record, turn(test.images[options.image], record["angles"])[SHOWN])
     with cli.atomic_path(options.out / f"{name}.png") as temporary:
-        figure.savefig(temporary, dpi=140, pil_kwargs={"optimize": True})
+        figure.savefig(temporary, dpi=100, pil_kwargs={"optimize": True})
     with cli.atomic_path(options.out / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
     print(f"{options.out / name}.png and .json")

@@ -83,4 +83,6 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 def again(source: nn.Module, **kwargs: Any) -> nn.Module:
     """Create a model anew with the weights of ``source``, taken as pretrained ones are, in eval mode."""
     overlay = {"state_dict": dict(source.state_dict())}
-    return timm.create_model(name_of(source), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return timm.create_model(
+        name_of(source), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+    ).eval()

@@ -179,7 +179,7 @@ def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[...
             **{"num_classes": 10, "feature_cfg": dict(backbone.feature_cfg), **kwargs},
         )
         # timm's optimizers ask the model, and timm's classes do not know what its layers want.
-        model.no_weight_decay = functools.partial(_no_weight_decay, model)
+        model.no_weight_decay = functools.partial(_no_weight_decay, model)  # type: ignore[assignment]
         return model
 
     create.__name__ = create.__qualname__ = name
