@@ -126,11 +126,8 @@ class Attribution:
         if index is None:
             return Origin("", UNATTRIBUTED, op)
         if op in _REORDERS:
-            return replace(self._known[index], kind=LAYOUT, op=op)
-        wanted = op.removeprefix("Fused")
-        if self._known[index].op != wanted:
-            index = self._ancestor(index, wanted)
-        return self._known[index]
+            return replace(self._known[self._ancestor(index, "Conv")], kind=LAYOUT, op=op)
+        return self._known[self._ancestor(index, op.removeprefix("Fused"))]
 
     def _index(self, name: str) -> int | None:
         """Return the exported node that a name speaks of, or else the node's values, or their users."""
@@ -141,18 +138,17 @@ class Attribution:
         return next((int(found.group(1)) for found in marks if found), None)
 
     def _ancestor(self, index: int, op: str) -> int:
-        """Return the nearest node of type ``op`` before a node; itself where there is none near.
+        """Return the nearest node of type ``op``, the node itself or before it; itself where none is near.
 
         A convolution that took in an addition or an activation goes by the name of the last of them.
         """
         near = [index]
         for _ in range(_FAR):
-            near = [
-                self._makers[value] for one in near for value in self._inputs[one] if value in self._makers
-            ]
             for one in near:
                 if self._known[one].op == op:
                     return one
+            before = (value for one in near for value in self._inputs[one])
+            near = [self._makers[value] for value in before if value in self._makers]
         return index
 
 

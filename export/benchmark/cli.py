@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) is None:
             setattr(args, name, value)
     earlier = read(args.against) if args.against else None
+    _prepare_folder(args.output)
     if args.render:
         show(read(args.render), args.output or args.render.parent, earlier)
         return 0
@@ -78,7 +79,6 @@ def _measure(args: argparse.Namespace, earlier: Run | None) -> int:
             peers=not args.quick and not args.no_peers,
         )
     )
-    _prepare_folder(args.output)
     print(f"{len(planned.candidates)} candidates, static twins included")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         workshop = Workshop(Subjects(not args.no_pretrained), Path(folder), args.certify, args.cuda_graphs)
@@ -90,7 +90,6 @@ def _measure(args: argparse.Namespace, earlier: Run | None) -> int:
 def _break_down(args: argparse.Namespace) -> int:
     """Say where onnxruntime's time goes."""
     subjects = Subjects(not args.no_pretrained)
-    _prepare_folder(args.output)
     texts = []
     for batch in args.batch:
         wish = Candidate(

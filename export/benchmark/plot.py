@@ -60,8 +60,8 @@ def draw(table: Sequence[Row], path: Path) -> None:
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(5.2 * columns, 4.2 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
-    for axes in list(grid)[len(shown) :]:
+    grid = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
+    for axes in grid[len(shown) :]:
         axes.set_visible(False)
     for axes, (title, points) in zip(grid, shown, strict=False):
         _panel(axes, title, points)
@@ -89,9 +89,12 @@ def _panel(axes: Any, title: str, points: list[Row]) -> None:
     axes.set_xlabel("p50 latency of a call, ms")
     axes.set_ylabel("clean top-1, %")
     axes.yaxis.set_tick_params(labelleft=True)
-    axes.margins(x=0.35, y=0.15)
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
+    axes.set_xscale("log")  # equal steps are equal ratios, as taxes are
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8)
+    axes.margins(x=0.3, y=0.15)
+    axes.grid(alpha=0.3, which="both")
 
 
 def _position(row: Row) -> tuple[float, float]:

@@ -1,13 +1,25 @@
 """A profile of onnxruntime, added up by origin and laid out as tables."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from export.benchmark.attribution import BETWEEN, KINDS, Attribution, Origin
+from export.benchmark.attribution import (
+    BETWEEN,
+    CONTEXT,
+    CONVOLUTION,
+    FACTORS,
+    KINDS,
+    STATIC_CONVOLUTION,
+    Attribution,
+    Origin,
+)
 from export.benchmark.layout import aligned, threads_of
 from export.benchmark.plan import Candidate
 
+OTHERS = "(all else)"
+"""What belongs to no convolution."""
+
+_CONVOLUTIONS = (CONTEXT, FACTORS, CONVOLUTION, STATIC_CONVOLUTION)
 _TOP = 10
 
 
@@ -57,11 +69,15 @@ class Profile:
         return found
 
     def by_layer(self) -> dict[str, dict[str, float]]:
-        """Return the seconds of each kind for every layer, in the order in which they run."""
-        found: dict[str, dict[str, float]] = {}
+        """Return the seconds of each kind for every convolution, in the order in which they run.
+
+        What is part of none is called :data:`OTHERS` and comes last.
+        """
+        named = [part.origin.layer for part in self.parts if part.origin.kind in _CONVOLUTIONS]
+        found: dict[str, dict[str, float]] = {name: {} for name in (*named, OTHERS)}
         for part in self.parts:
-            kinds = found.setdefault(part.origin.layer, defaultdict(float))
-            kinds[part.origin.kind] += part.seconds
+            kinds = found[part.origin.layer if part.origin.layer in named else OTHERS]
+            kinds[part.origin.kind] = kinds.get(part.origin.kind, 0.0) + part.seconds
         return found
 
     def by_op(self) -> list[tuple[str, str, int, float]]:
@@ -117,7 +133,7 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
     ]
     shown = [kind for kind in KINDS if kind != BETWEEN and kinds[kind]]
     by_layer = [
-        (layer or "(network)", *(_ms(parts.get(kind, 0.0)) for kind in shown), _ms(sum(parts.values())))
+        (layer, *(_ms(parts.get(kind, 0.0)) for kind in shown), _ms(sum(parts.values())))
         for layer, parts in profile.by_layer().items()
     ]
     by_op = [
