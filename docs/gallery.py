@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     options = _parser().parse_args(argv)
     _check(options)
-    name = zoo.models.check_name(options.model)
-    model, layers = load(name)
     try:
         drawing = importlib.import_module("drawing")
     except ModuleNotFoundError as error:
         raise ZooError(f"pictures need the package {error.name}; pip install -e '.[docs]'.") from None
+    name = zoo.models.check_name(options.model)
+    model, layers = load(name)
     test = load_cifar10("test", options.data)
     if not 0 <= options.image < len(test):
         raise ZooError(f"--image is {options.image}; the test images are 0 to {len(test) - 1}.")

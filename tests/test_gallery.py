@@ -231,6 +231,15 @@ def test_the_command_says_what_is_wrong(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_matplotlib_is_named(draw_tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for module in [*sys.modules]:
+        if module == "drawing" or module.partition(".")[0] == "matplotlib":
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert draw_tiny() == 2
+    assert capsys.readouterr().err.startswith("error: pictures need the package matplotlib")
+
+
 def test_the_last_layer_of_each_stage_is_chosen() -> None:
     model, layers = gallery.load("resnet18_dpk")
     assert list(layers) == ["layer1.1.conv2", "layer2.1.conv2", "layer3.1.conv2", "layer4.1.conv2"]

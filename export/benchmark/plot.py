@@ -1,4 +1,4 @@
-"""The picture: accuracy against latency, every dynamic model joined to its static twin."""
+"""The picture: accuracy against latency, every dynamic model with its tax and joined to its static twin."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -58,42 +58,50 @@ def draw(table: Sequence[Row], path: Path) -> None:
     shown = panels(table)
     columns = min(len(shown), _MOST_COLUMNS)
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(5.2 * columns, 4.2 * lines), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.8 * lines + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
+    handles: dict[str, Any] = {}
     for axes, (title, points) in zip(grid, shown, strict=False):
-        _panel(axes, title, points)
+        _panel(axes, title, points, handles)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4 * columns, fontsize=8)
     figure.savefig(path, dpi=150, format="png")
 
 
-def _panel(axes: Any, title: str, points: list[Row]) -> None:
-    """Draw the points of one panel and label each with its model."""
+def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) -> None:
+    """Draw the points of one panel; ``handles`` collects the legend's entries.
+
+    Dynamic models carry their tax and are joined to their static twin, which carries the backbone's name.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     at = {row.result.candidate: _position(row) for row in points}
     for row in points:
         candidate = row.result.candidate
         x, y = at[candidate]
         if candidate.twin in at and not candidate.is_static:
             twin_x, twin_y = at[candidate.twin]
-            axes.plot([twin_x, x], [twin_y, y], color="#999999", linewidth=1, zorder=1)
+            axes.plot([twin_x, x], [twin_y, y], color="#BBBBBB", linewidth=1, zorder=1)
         colour, marker = _look(candidate.model)
-        # What people run today is hollow: the same accuracy by another way to compute it.
+        # Another way to compute it has the same accuracy; it is hollow.
         face = colour if candidate.lowering == "auto" else "white"
-        axes.scatter(x, y, s=60, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.5, zorder=2)
-        tax = f", tax {row.tax.value:.2f}" if row.tax else ""
-        axes.annotate(
-            f"{candidate.label}{tax}", (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8
-        )
+        point = axes.scatter(x, y, s=60, marker=marker, facecolor=face, edgecolor=colour, lw=1.5, zorder=2)
+        backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
+        handles.setdefault(family_of(candidate.model) + kind, point)
+        note = f"{row.tax.value:.2f}x" if row.tax else backbone
+        axes.annotate(note, (x, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("p50 latency of a call, ms")
     axes.set_ylabel("clean top-1, %")
-    axes.yaxis.set_tick_params(labelleft=True)
     axes.set_xscale("log")  # equal steps are equal ratios, as taxes are
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(which="both", labelsize=8)
-    axes.margins(x=0.3, y=0.15)
+    axes.set_xlim(min(x for x, _ in at.values()) / 1.5, max(x for x, _ in at.values()) * 1.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_tick_params(labelleft=True)
+    axes.margins(y=0.15)
     axes.grid(alpha=0.3, which="both")
 
 

@@ -7,8 +7,8 @@ from torch import nn
 from tests.models.registry import create
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> nn.Module:
-    """Return ``create(name)``; tests of a module share it, so one that changes it takes a copy."""
+    """Return ``create(name)``; all tests of it share it, so one that changes it takes a copy."""
     torch.manual_seed(0)
     return create(request.param)

@@ -34,7 +34,7 @@ def _is_first_of_its_kind(name: str) -> bool:
 def _models(quick: Callable[[str], bool]) -> pytest.MarkDecorator:
     """Return the parameters of the fixture ``model``; the scope makes pytest run a model's tests together."""
     marked = [pytest.param(name, marks=() if quick(name) else pytest.mark.slow) for name in MODELS]
-    return pytest.mark.parametrize("model", marked, ids=MODELS, indirect=True, scope="module")
+    return pytest.mark.parametrize("model", marked, ids=MODELS, indirect=True, scope="session")
 
 
 # Each of these runs on all models; they differ in which of them are quick.

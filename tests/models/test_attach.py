@@ -40,10 +40,10 @@ def attached(backbone: Backbone, name: str, **args) -> nn.Module:
 
 
 @torch.no_grad()
-def stirred(model: nn.Module, batch: int = 4, size: int = 16) -> nn.Module:
+def stirred(model: nn.Module, batch: int = 4, side: int = 16) -> nn.Module:
     """Move everything off its start: many of these modules begin as the identity or behind a zero.
 
-    Statistics come from ``batch`` images of unlike contrast and brightness, ``size`` pixels a side.
+    Statistics come from ``batch`` images of unlike contrast and brightness, ``side`` pixels high and wide.
     """
     for parameter in model.parameters():
         size = parameter.square().mean().sqrt().clamp(min=0.1)
@@ -54,7 +54,7 @@ def stirred(model: nn.Module, batch: int = 4, size: int = 16) -> nn.Module:
             module.reset_running_stats()
             module.momentum = None
     contrast, brightness = torch.linspace(0.3, 3, batch), torch.linspace(-1, 1, batch)
-    images = torch.randn(batch, 3, size, size)
+    images = torch.randn(batch, 3, side, side)
     model.train()(images * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1))
     return model.eval()
 
@@ -335,7 +335,7 @@ exported = [
 @pytest.mark.parametrize(("backbone", "name"), exported)
 def test_exports_with_a_dynamic_batch(backbone: Backbone, name: str, tmp_path: Path) -> None:
     # With the statistics of other images than it is certified on, a network magnifies rounding.
-    model = stirred(attached(backbone, name), batch=8, size=32)
+    model = stirred(attached(backbone, name), batch=8, side=32)
     certificate = export.onnx.export(model, tmp_path / "model.onnx", input_size=(3, 32, 32))
     assert certificate.passed
     assert {check.batch for check in certificate.checks} >= {1, 2, 3, 5, 8, 17}

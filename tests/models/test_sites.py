@@ -215,6 +215,11 @@ def test_the_model_is_left_as_it_was(model: nn.Module) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_what_runs_in_training_alone_is_idle() -> None:
+    model = create("torchvision.googlenet", init_weights=False).train()
+    assert named(find_sites(model), "idle") == {"aux1.conv.conv", "aux2.conv.conv"}
+
+
 def test_the_size_is_the_models_own_unless_given() -> None:
     model = create("inception_v3")
     assert find_sites(model)[0].input_size == (299, 299)

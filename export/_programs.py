@@ -1,0 +1,88 @@
+"""Programs captured by torch.export, and the PT2 archives that torch keeps them in, compiled or not."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.base import ExportOptions, first_line
+from zoo.errors import ZooError
+
+_METADATA = "extra/metadata.json"
+_WRITTEN_BY_TORCH = (".data/", "byteorder")
+
+
+def capture(model: nn.Module, options: ExportOptions) -> torch.export.ExportedProgram:
+    """Return ``model`` as a program of torch's operators alone.
+
+    Raises:
+        ZooError: torch.export cannot express the model.
+    """
+    axes = {0: torch.export.Dim("batch")} if options.batch is None else None
+    try:
+        with torch.no_grad():
+            program = torch.export.export(model, (options.example(),), dynamic_shapes=(axes,))
+    except Exception as error:  # torch.export has a class for each way to fail, and no base of its own
+        raise ZooError(f"torch.export cannot express the model: {first_line(error)}") from error
+    _forget_sources(program)
+    return program
+
+
+def read(path: Path, folder: str) -> bytes:
+    """Return the archive at ``path``.
+
+    Args:
+        path: of the archive.
+        folder: inside the archive, which tells one kind of archive from another.
+
+    Raises:
+        ZooError: there is no such archive.
+    """
+    from torch.export.pt2_archive import is_pt2_package
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ZooError(f"cannot load {path}: {error.strerror}.") from error
+    if not is_pt2_package(content):  # torch's own loaders print a stack trace before they say so
+        raise ZooError(f"cannot load {path}: it is not a PT2 archive.")
+    if not any(name.startswith(folder) for name in _reader(content).get_file_names()):
+        raise ZooError(f"cannot load {path}: it is a PT2 archive of another kind, without {folder}.")
+    return content
+
+
+def annotate(path: Path, folder: str, metadata: dict[str, str]) -> None:
+    """Store ``metadata`` in the archive at ``path``; all else stays as it is, byte for byte."""
+    from torch.export.pt2_archive import PT2ArchiveWriter
+
+    reader = _reader(read(path, folder))
+    content = io.BytesIO()  # by way of memory: on a full disk torch's own writer aborts the process
+    with PT2ArchiveWriter(content) as writer:
+        for name in reader.get_file_names():
+            if name != _METADATA and not name.startswith(_WRITTEN_BY_TORCH):
+                writer.write_bytes(name, reader.read_bytes(name))
+        writer.write_string(_METADATA, json.dumps(metadata))
+    path.write_bytes(content.getvalue())
+
+
+def metadata(path: Path, folder: str) -> dict[str, str]:
+    """Return what :func:`annotate` stored."""
+    reader = _reader(read(path, folder))
+    return json.loads(reader.read_string(_METADATA)) if _METADATA in reader.get_file_names() else {}
+
+
+def _reader(content: bytes) -> Any:
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    return PT2ArchiveReader(io.BytesIO(content))
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Drop the stack traces torch leaves on every node: they double small files and name local folders."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
