@@ -34,9 +34,6 @@ _MOST_VALUES = 2**24
 RUNTIMES = {
     "onnx": "export.onnx:OnnxRuntime",
     "torchscript": "export.torchscript:TorchScript",
-    "pt2": "export.pt2:TorchExport",
-    "aoti": "export.aoti:AotInductor",
-    "openvino": "export.openvino:OpenVino",
 }
 """Name of each format, and the class that exports and runs it."""
 
