@@ -15,7 +15,7 @@ from torch import nn
 from export._trials import Draws, Trial, about_batches, about_images, about_inputs
 from export.base import Predict, first_line
 from export.certificate import Certificate, Check
-from zoo.layers import set_lowering
+from zoo.layers import set_lowering, settle
 
 TOLERANCE = 1e-4
 """Largest relative error of an fp32 artifact."""
@@ -27,19 +27,23 @@ _LEAST = np.finfo(np.float64).tiny
 
 
 def prepared(model: nn.Module, lowering: str) -> nn.Module:
-    """Return a copy of ``model`` in fp32 on the CPU, in evaluation mode, with ``lowering``."""
-    return set_lowering(copy.deepcopy(model).eval().cpu().float().requires_grad_(False), lowering)
+    """Return a copy of ``model`` in fp32 on the CPU, in evaluation mode, settled, with ``lowering``."""
+    return settle(_copied(model, lowering))
 
 
 def reference(model: nn.Module, dtype: torch.dtype = torch.float32) -> Predict:
     """Return a copy of the eager model, unlowered, on the CPU and in ``dtype``, as a function of arrays."""
-    eager = prepared(model, "grouped").to(dtype)
+    eager = _copied(model, "grouped").to(dtype)
 
     @torch.inference_mode()
     def predict(images: np.ndarray) -> np.ndarray:
         return eager(to_tensor(images).to(dtype)).numpy()
 
     return predict
+
+
+def _copied(model: nn.Module, lowering: str) -> nn.Module:
+    return set_lowering(copy.deepcopy(model).eval().cpu().float().requires_grad_(False), lowering)
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:

@@ -49,7 +49,7 @@ def fgk_kernel(layer: FCGeneratedConv2d, g: np.ndarray, o: int, i: int) -> np.nd
 
 def dpk_kernel(layer: DotProductConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
     reduced = linear(array(layer.reduce.weight), g, array(layer.reduce.bias))
-    query = array(layer.in_queries)[i] * array(layer.out_queries)[o] * reduced
+    query = array(layer.in_queries)[i] * array(layer.out_queries)[o] * np.tanh(reduced)
     logits = linear(array(layer.keys), query) / math.sqrt(layer.key_dim)
     return sum(weight * row for weight, row in zip(softmax(logits), array(layer.bank), strict=True))
 

@@ -1,5 +1,6 @@
 """Every family, every lowering and every geometry against plain loops written from the maths."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,8 +69,9 @@ def test_lowerings_equal_the_loops(layer: type[DynamicConv2d], geometry: str) ->
         rtol=1e-10,
         atol=1e-12,
     )
-    for name in lowerings_of(layer):
+    for name, slices in itertools.product(lowerings_of(conv), (1, 2) if conv.groups == 1 else (1,)):
         set_lowering(conv, name)
+        conv.eval().slices = slices
         one = LOWERINGS[name].batch == "one"
         y = torch.cat([conv(sample) for sample in x.split(1)]) if one else conv(x)
         torch.testing.assert_close(
@@ -278,7 +280,12 @@ def test_unknown_lowering_suggests() -> None:
 
 def test_auto_contracts_only_where_it_saves() -> None:
     assert FAMILIES["dpk"](4, 4, 3, bank_size=4).lowering == "contract"
-    assert FAMILIES["dpk"](4, 4, 3, bank_size=9).lowering == "unfold"
+    assert FAMILIES["dpk"](4, 4, 3, bank_size=9).lowering == "rows"
+    assert FAMILIES["dpk"](4, 4, 3, bank_size=9, stride=2).lowering == "unfold"
+    assert FAMILIES["dpk"](512, 8, 3, bank_size=9).lowering == "unfold"
+    assert FAMILIES["dpk"](4, 4, 3, groups=4).lowering == "scaled"
+    assert FAMILIES["fgk"](4, 4, 3).lowering == "scaled"
+    assert FAMILIES["fgk"](4, 4, 3, hidden_dim=9).lowering == "contract"
     assert FAMILIES["dpk"](4, 4, 1).lowering == "unfold"
     conv = set_lowering(FAMILIES["dpk"](4, 4, 3), "grouped")
     assert set_lowering(conv, "auto").lowering == "contract"

@@ -9,6 +9,7 @@ from zoo.layers.configure import (
     fold,
     lowerings_of,
     set_lowering,
+    settle,
     share_context,
 )
 from zoo.layers.convex import ConvexConv2d
@@ -40,5 +41,6 @@ __all__ = [
     "fold",
     "lowerings_of",
     "set_lowering",
+    "settle",
     "share_context",
 ]

@@ -4,7 +4,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.layers import lowerings
@@ -36,10 +35,13 @@ class DynamicConv2d(nn.Module):
 
     #: Which factor depends on the sample: ``"mixing"``, ``"basis"``, ``"both"`` or ``"none"``.
     sample_factor: Literal["mixing", "basis", "both", "none"] = "both"
-    #: Lowerings the family has besides those that every family has.
+    #: Lowerings the layer has besides those that every layer has.
     extra_lowerings: tuple[str, ...] = ()
-    #: The family's own arguments with their defaults; each becomes an attribute and must be at least 1.
-    sizes: ClassVar[dict[str, int]] = {}
+    #: Numbers of one sample's mixing that fit a core's cache with room for what else a product reads.
+    slice_numbers: ClassVar[int] = 1 << 16
+    #: The family's own arguments with their defaults, a number or the name of the argument to follow; each
+    #: becomes an attribute and must be at least 1.
+    sizes: ClassVar[dict[str, int | str]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
     __constants__ = ("sample_factor",)
@@ -68,7 +70,7 @@ class DynamicConv2d(nn.Module):
         if unknown := [name for name in sizes if name not in self.sizes]:
             known = ", ".join(self.sizes) or "none"
             raise ZooError(f"{type(self).__name__} has no argument {unknown[0]!r}; its own are {known}.")
-        sizes = {**self.sizes, **sizes}
+        sizes = self._complete(sizes)
         for name, value in {
             "in_channels": in_channels,
             "out_channels": out_channels,
@@ -102,6 +104,7 @@ class DynamicConv2d(nn.Module):
         for name, value in sizes.items():
             setattr(self, name, value)
         self.make_parameters(in_channels // groups, {"device": device, "dtype": dtype})
+        self.slices = self._sliced()
         self.lowering = self.auto_lowering()
         self.shared_context = False
         self.reset_parameters()
@@ -125,11 +128,17 @@ class DynamicConv2d(nn.Module):
         """Summarise x (N, I, H, W) as its global average (N, I)."""
         return x.mean(dim=(2, 3))
 
-    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute ``mixing`` (N or 1, O, M, I/G) and ``basis`` (N or 1, M, kh*kw) from context (N, I).
+    def factors(
+        self, context: Tensor, first: int = 0, last: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute ``mixing`` (N or 1, O, M, I/G) and ``basis`` (N or 1, M, kh*kw).
 
         A leading 1 means that the factor does not depend on the sample; a basis of ``None`` means the
         identity (M = kh*kw).
+
+        Args:
+            context: (N, I).
+            first, last: a slice of the output channels, to make the mixing for these alone.
         """
         raise NotImplementedError
 
@@ -153,14 +162,23 @@ class DynamicConv2d(nn.Module):
             torch._assert(
                 x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more"
             )
-        x = F.pad(x, self._pad)
+        left, right, top, bottom = self._pad
         torch._assert(
-            x.shape[2] > self.dilation[0] * (self.kernel_size[0] - 1), "the kernel is taller than the input"
+            x.shape[2] + top + bottom > self.dilation[0] * (self.kernel_size[0] - 1),
+            "the kernel is taller than the input",
         )
         torch._assert(
-            x.shape[3] > self.dilation[1] * (self.kernel_size[1] - 1), "the kernel is wider than the input"
+            x.shape[3] + left + right > self.dilation[1] * (self.kernel_size[1] - 1),
+            "the kernel is wider than the input",
         )
-        geometry = Geometry(self.kernel_size, self.stride, self.dilation, self.groups)
+        geometry = Geometry(
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.groups,
+            self._pad,
+            self.in_channels // self.groups,
+        )
         y = self.convolve(x, context, geometry, "single" if shared else self.lowering)
         bias = self.bias
         if bias is not None:
@@ -168,9 +186,37 @@ class DynamicConv2d(nn.Module):
         return y
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
-        """Convolve padded x (N, I, H, W) with the kernels of its context (N or 1, I), without the bias."""
-        mixing, basis = self.factors(context)
-        return lowerings.convolve(x, mixing, basis, self.sample_factor, geometry, lowering)
+        """Convolve x (N, I, H, W) with the kernels of its context (N or 1, I), without the bias."""
+        return self.convolve_factors(x, context, geometry, lowering)
+
+    def convolve_factors(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve by one of the lowerings that every layer has."""
+        slices = 1 if self.training else self.slices
+        mixings: list[Tensor] = []
+        basis: Tensor | None = None
+        for part in range(slices):
+            first, last = part * self.out_channels // slices, (part + 1) * self.out_channels // slices
+            mixing, basis = self.factors(context, first, last)
+            mixings.append(mixing)
+        return lowerings.convolve(x, mixings, basis, self.terms, self.sample_factor, geometry, lowering)
+
+    @classmethod
+    def _complete(cls, given: dict[str, int]) -> dict[str, int]:
+        complete = {**cls.sizes, **given}
+        return {name: complete[size] if isinstance(size, str) else size for name, size in complete.items()}
+
+    @torch.jit.unused
+    def _sliced(self) -> int:
+        """Return the number of slices along O that the mixing is made in, when it is made for a sample."""
+        # The outputs of a group stay together, and there are few of them where there are many groups.
+        if self.groups > 1 or self.sample_factor not in ("mixing", "both"):
+            return 1
+        slices = self.out_channels * self.terms * self.in_channels // self.slice_numbers
+        return max(1, min(slices, self.out_channels))
+
+    @torch.jit.unused
+    def settle_(self) -> None:
+        """Fix what the values of the parameters decide; called on the copy of a model that is exported."""
 
     @torch.jit.unused
     def anneal(self, progress: float) -> None:
@@ -178,8 +224,12 @@ class DynamicConv2d(nn.Module):
 
     @torch.jit.unused
     def auto_lowering(self) -> str:
-        """Return the cheapest lowering that works at every batch size: contract while M < kh*kw."""
-        return "contract" if self.terms < self.kernel_size[0] * self.kernel_size[1] else "unfold"
+        """Return the lowering likely to be the cheapest of those that work at every batch size."""
+        rows, columns = self.kernel_size
+        if self.terms < rows * columns and self.in_channels > self.groups:
+            return "contract"
+        # Where channels are many the maps are small, and the rows of the padding a large part of them.
+        return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 512 else "unfold"
 
     @torch.jit.unused
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:

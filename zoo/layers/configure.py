@@ -21,10 +21,10 @@ def set_lowering(model: nn.Module, name: str) -> nn.Module:
     check_lowering(name)
     layers = dynamic_layers(model)
     for layer in layers:
-        if name != "auto" and name not in lowerings_of(type(layer)):
+        if name != "auto" and name not in lowerings_of(layer):
             raise ZooError(
                 f"{type(layer).__name__} has no lowering {name!r}; "
-                f"choose from auto, {', '.join(lowerings_of(type(layer)))}."
+                f"choose from auto, {', '.join(lowerings_of(layer))}."
             )
     for layer in layers:
         layer.lowering = layer.auto_lowering() if name == "auto" else name
@@ -108,8 +108,19 @@ def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
     return [module for module in model.modules() if isinstance(module, DynamicConv2d)]
 
 
-def lowerings_of(layer: type[DynamicConv2d]) -> list[str]:
-    """Return the names of the lowerings that a family's layer has."""
+def settle(model: nn.Module) -> nn.Module:
+    """Fix in every dynamic convolution what the values of its parameters decide, as for an export.
+
+    Args:
+        model: any module; changed in place and returned. Its parameters must not change afterwards.
+    """
+    for layer in dynamic_layers(model):
+        layer.settle_()
+    return model
+
+
+def lowerings_of(layer: DynamicConv2d | type[DynamicConv2d]) -> list[str]:
+    """Return the names of the lowerings that a layer has, or that all layers of a family have."""
     return [name for name, row in LOWERINGS.items() if row.common or name in layer.extra_lowerings]
 
 

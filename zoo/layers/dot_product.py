@@ -5,16 +5,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo.layers import lowerings
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.geometry import Geometry
 
 
 class DotProductConv2d(DynamicConv2d):
     """Let every pair of channels attend, given the image's context, to a bank of M kernels.
 
-        q[n,o,i]   = in_queries[i] * out_queries[o] * reduce(g[n])
+        q[n,o,i]   = in_queries[i] * out_queries[o] * tanh(reduce(g[n]))
         K[n,o,i,:] = softmax_m(q[n,o,i] . keys[m] / sqrt(D)) @ bank
 
-    This is attention with the bank as values: the mixing depends on the sample, the basis is static.
+    This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
+    bounds the logits whatever the image, so a deployed softmax needs no pass for the maximum.
     The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a
     static convolution's multiplies.
 
@@ -33,13 +36,16 @@ class DotProductConv2d(DynamicConv2d):
 
     sample_factor = "mixing"
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
-    sizes: ClassVar[dict[str, int]] = {"bank_size": 4, "key_dim": 8}
+    sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
     key_dim: int
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register bank, keys, in_queries, out_queries and reduce."""
         self.terms = self.bank_size
+        self.bounded = False
+        if per_group == 1 and self.out_channels == self.in_channels:
+            self.extra_lowerings = ("scaled",)
         self.bank = nn.Parameter(
             torch.empty(self.bank_size, self.kernel_size[0] * self.kernel_size[1], **like)
         )
@@ -67,10 +73,35 @@ class DotProductConv2d(DynamicConv2d):
         self.balance_mean_(self.bank, dim=1)
         self.scale_to_he_(self.bank)
 
-    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the sample's attention as mixing (N, O, M, I/G) and the bank as basis (1, M, kh*kw)."""
-        # out_queries * keys is independent of the sample, so an exporter folds it to one (O*M, D) constant.
-        static = self.out_queries.unsqueeze(1) * self.keys.unsqueeze(0) * self.key_dim**-0.5
-        sample = self.reduce(context).unsqueeze(2) * self.in_queries.t()
-        logits = (static.flatten(0, 1) @ sample).unflatten(1, (self.out_channels, self.bank_size))
+    def factors(
+        self, context: Tensor, first: int = 0, last: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the sample's attention (N, O, M, I/G) and the bank as basis (1, M, kh*kw)."""
+        # Independent of the sample, so an exporter folds it to one constant.
+        static = self.out_queries[first:last].unsqueeze(1) * self.keys.unsqueeze(0) * self.key_dim**-0.5
+        sample = self.reduce(context).tanh().unsqueeze(2) * self.in_queries.t()
+        logits = (static.flatten(0, 1) @ sample).unflatten(1, (-1, self.bank_size))
+        if self.bounded:
+            shares = logits.exp()
+            return shares * shares.sum(dim=2, keepdim=True).reciprocal(), self.bank.unsqueeze(0)
         return logits.softmax(dim=2), self.bank.unsqueeze(0)
+
+    def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve as the base does, or scale the input channels of a depthwise convolution."""
+        if lowering == "scaled":
+            attention = self.factors(context)[0].squeeze(3).transpose(1, 2)
+            weight = self.bank.unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
+            return lowerings.scaled(x, attention, weight, self.bank_size, geometry)
+        return self.convolve_factors(x, context, geometry, lowering)
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def settle_(self) -> None:
+        """Drop the softmax's pass for the maximum if no input can make an exponential overflow."""
+        pairs = (self.out_queries.unsqueeze(1) * self.keys).abs().flatten(0, 1) @ self.in_queries.abs().t()
+        self.bounded = bool(pairs.max() * self.key_dim**-0.5 < 60)
+
+    @torch.jit.unused
+    def auto_lowering(self) -> str:
+        """Return ``scaled`` for a depthwise convolution, else what the base returns."""
+        return "scaled" if "scaled" in self.extra_lowerings else super().auto_lowering()

@@ -31,7 +31,7 @@ class DynamicConvolution2d(ExpertsConv2d):
         ZooError: see :class:`DynamicConv2d`.
     """
 
-    sizes: ClassVar[dict[str, int]] = {"num_experts": 4, "reduction": 4, "start_temperature": 30}
+    sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4, "reduction": 4, "start_temperature": 30}
     reduction: int
     start_temperature: int
 

@@ -16,7 +16,8 @@ class ExpertsConv2d(DynamicConv2d):
         K[n,o,i,:] = sum_e routing(g[n])[e] * experts[e,o,i,:]
 
     The mixing depends on the sample through the routing alone; the basis is the identity. Besides the common
-    lowerings there is ``experts``: all experts as one static convolution, their outputs weighted.
+    lowerings there is ``experts``: a weighted copy of the input for every expert, and all experts as one
+    static convolution over the copies.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -31,7 +32,7 @@ class ExpertsConv2d(DynamicConv2d):
 
     sample_factor: Literal["mixing", "none"] = "mixing"
     extra_lowerings: tuple[str, ...] = ("experts",)
-    sizes: ClassVar[dict[str, int]] = {"num_experts": 4}
+    sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4}
     num_experts: int
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
@@ -61,17 +62,26 @@ class ExpertsConv2d(DynamicConv2d):
         nn.init.normal_(self.experts)
         self.scale_to_he_(self.experts)
 
-    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+    def factors(
+        self, context: Tensor, first: int = 0, last: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Sum the routed experts: mixing (N or 1, O, kh*kw, I/G), identity basis."""
-        kernels = self.routing(context) @ self.experts.flatten(1)
-        return kernels.unflatten(1, (self.out_channels, self.terms, -1)), None
+        experts = self.experts[:, first:last]
+        kernels = self.routing(context) @ experts.flatten(1)
+        return kernels.unflatten(1, (-1, experts.shape[2], experts.shape[3])), None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or with all experts at once."""
         if lowering == "experts":
-            return lowerings.experts(x, self.routing(context), self.experts, geometry)
-        mixing, basis = self.factors(context)
-        return lowerings.convolve(x, mixing, basis, self.sample_factor, geometry, lowering)
+            return lowerings.scaled(
+                x, self.routing(context).unsqueeze(2), self.experts, self.num_experts, geometry
+            )
+        return self.convolve_factors(x, context, geometry, lowering)
+
+    @torch.jit.unused
+    def auto_lowering(self) -> str:
+        """Return ``experts`` for a depthwise convolution, else what the base returns."""
+        return "experts" if self.groups == self.in_channels else super().auto_lowering()
 
     @torch.jit.unused
     @torch.no_grad()

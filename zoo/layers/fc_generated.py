@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.layers import lowerings
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.geometry import Geometry
 
 
 class FCGeneratedConv2d(DynamicConv2d):
@@ -16,13 +18,15 @@ class FCGeneratedConv2d(DynamicConv2d):
 
     Everything after the gate is linear in the embedding, so the kernels factor: the embedding is a static
     mixing and ``project(widen_v * sigmoid(gate(g)))`` a basis of V kernels a sample, whatever the hidden
-    width. A convolution then takes V / (kh*kw) of a static one's multiplies. ``widen`` and ``project`` have
-    no bias: each would be one more term, and an embedding column can learn to be constant.
+    width. Or ``widen(embedding)`` is a static mixing and ``project`` a basis of H kernels that the sample
+    only scales: then all convolutions are static, the lowering ``scaled``. A convolution takes V or H
+    / (kh*kw) of a static one's multiplies. ``widen`` and ``project`` have no bias: each would be one more
+    term, and an embedding column can learn to be constant.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
         embedding_dim: V, the length of each kernel's embedding.
-        hidden_dim: H, the width at which embedding and context meet; costs nothing once deployed.
+        hidden_dim: H, the width at which embedding and context meet; V by default.
 
     Parameters:
         embedding (O, V, I/G), widen ``Linear(V, H)``, gate ``Linear(I, H)``, project ``Linear(H, kh*kw)``,
@@ -33,7 +37,8 @@ class FCGeneratedConv2d(DynamicConv2d):
     """
 
     sample_factor = "basis"
-    sizes: ClassVar[dict[str, int]] = {"embedding_dim": 4, "hidden_dim": 32}
+    extra_lowerings = ("scaled",)
+    sizes: ClassVar[dict[str, int | str]] = {"embedding_dim": 4, "hidden_dim": "embedding_dim"}
     embedding_dim: int
     hidden_dim: int
 
@@ -56,13 +61,30 @@ class FCGeneratedConv2d(DynamicConv2d):
         self.balance_mean_(self.project.weight, dim=0)
         self.scale_to_he_(self.embedding)
 
-    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+    def factors(
+        self, context: Tensor, first: int = 0, last: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the static mixing (1, O, V, I/G) and the sample's basis (N, V, kh*kw)."""
         gates = self.gate(context).sigmoid()
         # (V, 1, H) * (1, kh*kw, H): independent of the sample, so an exporter folds it to a constant.
         pairs = self.widen.weight.t().unsqueeze(1) * self.project.weight.unsqueeze(0)
         basis = F.linear(gates, pairs.flatten(0, 1)).unflatten(1, (self.embedding_dim, -1))
-        return self.embedding.unsqueeze(0), basis
+        return self.embedding[first:last].unsqueeze(0), basis
+
+    def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve as the base does, or with static convolutions over gated copies of the input."""
+        if lowering == "scaled":
+            gates = self.gate(context).sigmoid()
+            mixing = self.widen.weight @ self.embedding
+            return lowerings.scaled_basis(
+                x, gates, mixing, self.project.weight.t(), self.hidden_dim, geometry
+            )
+        return self.convolve_factors(x, context, geometry, lowering)
+
+    @torch.jit.unused
+    def auto_lowering(self) -> str:
+        """Return ``scaled`` while H < kh*kw, else what the base returns."""
+        return "scaled" if self.hidden_dim < self.project.out_features else super().auto_lowering()
 
     @torch.jit.unused
     @torch.no_grad()

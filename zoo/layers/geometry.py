@@ -6,12 +6,18 @@ from zoo.errors import ZooError
 
 
 class Geometry(NamedTuple):
-    """Where a convolution looks, without its padding; pairs are (height, width)."""
+    """Where a convolution looks.
+
+    Pairs are (height, width), the padding is (left, right, top, bottom), ``per_group`` are the input channels
+    that a kernel sees.
+    """
 
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    padding: tuple[int, int, int, int]
+    per_group: int
 
 
 def as_pair(name: str, value: int | tuple[int, ...], minimum: int) -> tuple[int, int]:

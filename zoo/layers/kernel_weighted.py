@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.layers import lowerings
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.geometry import Geometry
 
 
 class KernelWeightedConv2d(DynamicConv2d):
@@ -15,7 +17,8 @@ class KernelWeightedConv2d(DynamicConv2d):
         K[n,o,i,:] = sigmoid(vectors[o,i] . reduce(g[n])) * weight[o,i,:]
 
     The mixing depends on the sample; the basis is the identity. With ``vectors`` at zero every gate is 1/2,
-    so ``weight = 2 * W`` is the static convolution W exactly.
+    so ``weight = 2 * W`` is the static convolution W exactly. A depthwise kernel belongs to one input
+    channel, so its gate may as well scale that channel: the lowering ``scaled`` is a static convolution.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -30,12 +33,14 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     sample_factor = "mixing"
     no_weight_decay_names = ("vectors",)
-    sizes: ClassVar[dict[str, int]] = {"vector_dim": 9}
+    sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 9}
     vector_dim: int
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register weight, vectors and reduce."""
         self.terms = self.kernel_size[0] * self.kernel_size[1]
+        if per_group == 1 and self.out_channels == self.in_channels:
+            self.extra_lowerings = ("scaled",)
         self.weight = nn.Parameter(torch.empty(self.out_channels, self.terms, per_group, **like))
         self.vectors = nn.Parameter(torch.empty(self.out_channels, per_group, self.vector_dim, **like))
         self.reduce = nn.Linear(self.in_channels, self.vector_dim, **like)
@@ -46,11 +51,29 @@ class KernelWeightedConv2d(DynamicConv2d):
         nn.init.normal_(self.vectors, std=0.1)
         self.scale_to_he_(self.weight)
 
-    def factors(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+    def gates(self, context: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """Return the gates (N, O, I/G), or those of a slice of the output channels."""
+        vectors = self.vectors[first:last]
+        gates = F.linear(self.reduce(context), vectors.flatten(0, 1)).sigmoid()
+        return gates.unflatten(1, (-1, vectors.shape[1]))
+
+    def factors(
+        self, context: Tensor, first: int = 0, last: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Gate the static kernels: mixing (N, O, kh*kw, I/G), identity basis."""
-        gates = F.linear(self.reduce(context), self.vectors.flatten(0, 1)).sigmoid()
-        gates = gates.unflatten(1, (self.out_channels, 1, -1))
-        return gates * self.weight, None
+        return self.gates(context, first, last).unsqueeze(2) * self.weight[first:last], None
+
+    def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
+        """Convolve as the base does, or gate the input channels of a depthwise convolution."""
+        if lowering == "scaled":
+            gates = self.gates(context).transpose(1, 2)
+            return lowerings.scaled(x, gates, self.weight.unsqueeze(0), 1, geometry)
+        return self.convolve_factors(x, context, geometry, lowering)
+
+    @torch.jit.unused
+    def auto_lowering(self) -> str:
+        """Return ``scaled`` for a depthwise convolution, else what the base returns."""
+        return "scaled" if "scaled" in self.extra_lowerings else super().auto_lowering()
 
     @torch.jit.unused
     @torch.no_grad()

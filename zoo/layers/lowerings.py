@@ -6,13 +6,15 @@ Every function here computes
 
 and they differ only in cost and in what a runtime accepts. Shapes, with G groups and P = kh * kw:
 
-    x       (N, I, H, W), already padded
+    x       (N, I, H, W)
     mixing  (N or 1, O, M, I/G)
     basis   (N or 1, M, P), or None for the identity (then M = P)
     kernels (N or 1, O, P, I/G)
 
 The input channel comes last because it is the longest axis: a broadcast or a softmax over a trailing axis
-of nine costs several times as much. All functions are plain tensor code that traces, scripts and exports.
+of nine costs several times as much. Factors come as a list of slices along O: a slice that stays in a core's
+cache is made and used there, where the whole would go to memory and come back. All functions are plain
+tensor code that traces, scripts and exports.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class Lowering:
         batch: ``"any"`` exports with a dynamic batch axis, ``"frozen"`` only with the batch it was traced at,
             ``"one"`` only with batch 1.
         summary: one line for help texts.
-        common: whether every family has it; otherwise those that name it in their ``extra_lowerings``.
+        common: whether every layer has it; otherwise those that name it in their ``extra_lowerings``.
     """
 
     batch: Literal["any", "frozen", "one"]
@@ -44,30 +46,36 @@ class Lowering:
 LOWERINGS = {
     "grouped": Lowering("frozen", "the batch folded into the groups of one convolution"),
     "unfold": Lowering("any", "im2col, then one batched matrix product with the kernels"),
+    "rows": Lowering("any", "as unfold, but shifting the input by columns and the products by rows"),
     "contract": Lowering("any", "the basis applied first, then the mixing"),
     "single": Lowering("one", "an ordinary convolution with a computed weight"),
-    "experts": Lowering("any", "all experts as one static convolution, outputs weighted", common=False),
+    "scaled": Lowering("any", "the input scaled for each term, then static convolutions", common=False),
+    "experts": Lowering("any", "the input weighted for each expert, then one static conv", common=False),
     "fold": Lowering("any", "one static convolution, made once", common=False),
 }
 
 
 def convolve(
     x: Tensor,
-    mixing: Tensor,
+    mixings: list[Tensor],
     basis: Tensor | None,
+    terms: int,
     sample_factor: str,
     geometry: Geometry,
     lowering: str,
 ) -> Tensor:
     """Convolve x with the kernels that the factors make, by one of the lowerings that need no more."""
     if lowering == "contract":
-        return contract(x, mixing, basis, sample_factor, geometry)
-    kernels = compose(mixing, basis)
-    if lowering == "single" or lowering == "fold":
-        return shared(x, kernels, geometry)
+        return contract(x, mixings, basis, terms, sample_factor, geometry)
+    kernels = [compose(mixing, basis) for mixing in mixings]
+    if lowering == "unfold":
+        return unfold(x, kernels, geometry)
+    if lowering == "rows":
+        return by_rows(x, kernels, geometry)
+    whole = torch.cat(kernels, dim=1)
     if lowering == "grouped":
-        return grouped(x, kernels, geometry)
-    return unfold(x, kernels, geometry)
+        return grouped(x, whole, geometry)
+    return shared(x, whole, geometry)
 
 
 def compose(mixing: Tensor, basis: Tensor | None) -> Tensor:
@@ -82,12 +90,75 @@ def to_conv_weight(kernels: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     return kernels.transpose(2, 3).unflatten(3, (kernel_size[0], kernel_size[1]))
 
 
+def static_conv(x: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tensor:
+    """Run ``F.conv2d`` where the geometry says, with ``groups`` of its own."""
+    left, right, top, bottom = geometry.padding
+    if left == right and top == bottom:
+        return F.conv2d(x, weight, None, geometry.stride, (top, left), geometry.dilation, groups)
+    x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, weight, None, geometry.stride, (0, 0), geometry.dilation, groups)
+
+
+def grouped(x: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    """Fold the batch into the groups of one convolution: ``groups = N * G``."""
+    batch = x.shape[0]
+    weight = to_conv_weight(kernels, geometry.kernel_size).expand(batch, -1, -1, -1, -1)
+    folded = x.reshape(1, -1, x.shape[2], x.shape[3])
+    y = static_conv(folded, weight.flatten(0, 1), geometry, batch * geometry.groups)
+    return y.reshape(batch, kernels.shape[1], y.shape[2], y.shape[3])
+
+
+def shared(x: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    """Run an ordinary convolution with a computed weight: kernels (1, O, P, I/G) serve every sample."""
+    return static_conv(x, to_conv_weight(kernels, geometry.kernel_size)[0], geometry, geometry.groups)
+
+
+def unfold(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
+    """Multiply the kernels with the im2col of x, one matrix product a sample and group."""
+    height, width = output_size(x, geometry)
+    columns = im2col(x, geometry).flatten(4).flatten(2, 3)
+    products: list[Tensor] = []
+    for part in kernels:
+        rows = part.unflatten(1, (geometry.groups, -1)).flatten(3)
+        products.append(rows @ columns)
+    return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
+
+
+def by_rows(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
+    """Copy x once for each column of the kernel, and shift the products, not the copies, by rows.
+
+    That moves kw * I + kh * O planes through memory where im2col moves kh * kw * I; the rows of the padding
+    are multiplied too, and with a stride those between.
+    """
+    height, width = output_size(x, geometry)
+    rows, columns = geometry.kernel_size
+    stride, dilation = geometry.stride, geometry.dilation
+    x = F.pad(x, geometry.padding).unflatten(1, (geometry.groups, -1))
+    shifts: list[Tensor] = []
+    for column in range(columns):
+        left = column * dilation[1]
+        shifts.append(x[:, :, :, :, left : left + (width - 1) * stride[1] + 1 : stride[1]])
+    copies = torch.cat(shifts, dim=2).flatten(3)  # (N, G, kw * I/G, (H + padding) * width)
+    outputs: list[Tensor] = []
+    for part in kernels:
+        # (N, O, kh * kw, I/G) -> (N, G, O/G * kh, kw * I/G): a row for each output and row of the kernel
+        lines = part.unflatten(1, (geometry.groups, -1)).unflatten(3, (rows, columns))
+        products = (
+            (lines.flatten(4).flatten(2, 3) @ copies).unflatten(2, (-1, rows)).unflatten(4, (-1, width))
+        )
+        total = products[:, :, :, 0, : (height - 1) * stride[0] + 1 : stride[0]]
+        for row in range(1, rows):
+            top = row * dilation[0]
+            total = total + products[:, :, :, row, top : top + (height - 1) * stride[0] + 1 : stride[0]]
+        outputs.append(total)
+    return torch.cat(outputs, dim=2).flatten(1, 2)
+
+
 def im2col(x: Tensor, geometry: Geometry) -> Tensor:
-    """Gather the P shifted copies of x: (N, I, H, W) -> (N, G, P, I/G, Ho, Wo), made of slices alone."""
-    kernel_size, stride, dilation, groups = geometry
-    height = (x.shape[2] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
-    width = (x.shape[3] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
-    x = x.unflatten(1, (groups, -1))
+    """Gather the P shifted copies of x: (N, I, H, W) -> (N, G, P, I/G, height, width)."""
+    height, width = output_size(x, geometry)
+    kernel_size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    x = F.pad(x, geometry.padding).unflatten(1, (geometry.groups, -1))
     shifts: list[Tensor] = []
     for row in range(kernel_size[0]):
         top = row * dilation[0]
@@ -95,57 +166,14 @@ def im2col(x: Tensor, geometry: Geometry) -> Tensor:
         for column in range(kernel_size[1]):
             left = column * dilation[1]
             shifts.append(rows[:, :, :, :, left : left + (width - 1) * stride[1] + 1 : stride[1]])
-    return torch.stack(shifts, dim=2)
-
-
-def grouped(
-    x: Tensor,
-    kernels: Tensor,
-    geometry: Geometry,
-) -> Tensor:
-    """Fold the batch into the groups of one convolution: ``groups = N * G``."""
-    kernel_size, stride, dilation, groups = geometry
-    batch = x.shape[0]
-    weight = to_conv_weight(kernels, kernel_size).expand(batch, -1, -1, -1, -1)
-    y = F.conv2d(
-        x.reshape(1, -1, x.shape[2], x.shape[3]),
-        weight.flatten(0, 1),
-        None,
-        stride,
-        (0, 0),
-        dilation,
-        batch * groups,
-    )
-    return y.reshape(batch, kernels.shape[1], y.shape[2], y.shape[3])
-
-
-def shared(
-    x: Tensor,
-    kernels: Tensor,
-    geometry: Geometry,
-) -> Tensor:
-    """Run an ordinary convolution with a computed weight: kernels (1, O, P, I/G) serve every sample."""
-    kernel_size, stride, dilation, groups = geometry
-    weight = to_conv_weight(kernels, kernel_size)[0]
-    return F.conv2d(x, weight, None, stride, (0, 0), dilation, groups)
-
-
-def unfold(
-    x: Tensor,
-    kernels: Tensor,
-    geometry: Geometry,
-) -> Tensor:
-    """Multiply the kernels with the im2col of x, one matrix product a sample and group."""
-    columns = im2col(x, geometry)
-    rows = kernels.unflatten(1, (geometry.groups, -1)).flatten(3)
-    y = rows @ columns.flatten(4).flatten(2, 3)
-    return y.flatten(1, 2).unflatten(2, (columns.shape[4], columns.shape[5]))
+    return torch.cat(shifts, dim=2).unflatten(2, (len(shifts), -1))
 
 
 def contract(
     x: Tensor,
-    mixing: Tensor,
+    mixings: list[Tensor],
     basis: Tensor | None,
+    terms: int,
     sample_factor: str,
     geometry: Geometry,
 ) -> Tensor:
@@ -155,54 +183,103 @@ def contract(
     the mixing a 1x1 one. With M < P this needs M / P of a static convolution's multiplies.
     """
     groups = geometry.groups
-    if basis is None:
-        filtered = im2col(x, geometry)
-    elif sample_factor == "mixing":
-        filtered = _filter_static(x, basis[0], geometry)
+    height, width = output_size(x, geometry)
+    if basis is not None and sample_factor == "mixing":
+        repeated = x.unflatten(1, (groups, 1, -1)).expand(-1, -1, terms, -1, -1, -1)
+        filtered = filter_copies(repeated, basis[0], terms, geometry)
     else:
-        columns = im2col(x, geometry)
-        filtered = basis.unsqueeze(1) @ columns.flatten(3)
-        filtered = filtered.unflatten(3, (columns.shape[3], columns.shape[4], columns.shape[5]))
-    # filtered: (N, G, M, I/G, Ho, Wo)
+        filtered = im2col(x, geometry)
+        if basis is not None:
+            filtered = (basis.unsqueeze(1) @ filtered.flatten(3)).unflatten(3, (-1, height, width))
     if sample_factor == "basis":
-        weight = mixing[0].flatten(1).unsqueeze(2).unsqueeze(3)
-        return F.conv2d(filtered.flatten(1, 3), weight, None, (1, 1), (0, 0), (1, 1), groups)
-    rows = mixing.unflatten(1, (groups, -1)).flatten(3)
-    y = rows @ filtered.flatten(4).flatten(2, 3)
-    return y.flatten(1, 2).unflatten(2, (filtered.shape[4], filtered.shape[5]))
+        return pointwise(filtered, torch.cat(mixings, dim=1)[0], geometry)
+    copies = filtered.flatten(4).flatten(2, 3)  # (N, G, M * I/G, pixels)
+    products: list[Tensor] = []
+    for part in mixings:
+        rows = part.unflatten(1, (groups, -1)).flatten(3)
+        products.append(rows @ copies)
+    return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
 
 
-def experts(x: Tensor, routing: Tensor, bank: Tensor, geometry: Geometry) -> Tensor:
-    """Run a bank of experts (E, O, P, I/G) as one static convolution and weigh its outputs by routing.
+def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
+    """Scale x once for each of T terms, then run one static convolution over all the copies.
 
-    The routing is (N or 1, E). This is E times a static convolution's multiplies, all with constant weights.
+    For kernels that are a sum of static ones whose share does not depend on the output channel:
+    ``K[n,o,p,i] = sum_t scales[n,t,i] * weight[t,o,p,i]``.
+
+    Args:
+        x: (N, I, H, W).
+        scales: (N or 1, T, I) or (N or 1, T, 1).
+        weight: (T, O, P, I/G).
+        terms: T.
+        geometry: where to look.
     """
-    kernel_size, stride, dilation, groups = geometry
-    # A grouped convolution's outputs come group by group: (E, G, O/G, ...) -> (G, E, O/G, ...).
-    weight = bank.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
-    weight = weight.transpose(1, 2).unflatten(2, (kernel_size[0], kernel_size[1]))
-    each = F.conv2d(x, weight, None, stride, (0, 0), dilation, groups)
-    height, width = each.shape[2], each.shape[3]
-    each = each.unflatten(1, (groups, bank.shape[0], bank.shape[1] // groups)).flatten(3)
-    y = routing.unsqueeze(1).unsqueeze(1) @ each
-    return y.flatten(1, 2).unflatten(2, (bank.shape[1] // groups, height, width)).flatten(1, 2)
+    copies = x.unsqueeze(1) * scales.unsqueeze(3).unsqueeze(4)
+    weight = to_conv_weight(weight, geometry.kernel_size)
+    if geometry.per_group == 1:
+        # Depthwise: runtimes are fast at one input a group, and slow at T of them.
+        y = static_conv(copies.flatten(1, 2), weight.flatten(0, 1), geometry, terms * geometry.groups)
+        return y if terms == 1 else y.unflatten(1, (terms, -1)).sum(dim=1)
+    if geometry.groups > 1:
+        copies = copies.unflatten(2, (geometry.groups, -1)).transpose(1, 2).flatten(2, 3)
+    return static_conv(copies.flatten(1, 2), weight.transpose(0, 1).flatten(1, 2), geometry, geometry.groups)
 
 
-def _filter_static(
-    x: Tensor,
-    basis: Tensor,
-    geometry: Geometry,
+def scaled_basis(
+    x: Tensor, scales: Tensor, mixing: Tensor, basis: Tensor, terms: int, geometry: Geometry
 ) -> Tensor:
-    """Run the M filters of a batch-free basis (M, P) over every channel: (N, G, M, I/G, Ho, Wo).
+    """Scale x once for each of M terms, filter every copy with its basis kernel, then mix the copies.
 
-    x is repeated M times so that the filtered copies come out with the channel last, as the mixing wants
-    them; a depthwise convolution with M outputs a channel would need a transpose of its large output.
+    For a basis that the sample only scales: ``K[n,o,p,i] = sum_m scales[n,m] * mixing[o,m,i] * basis[m,p]``,
+    so that all weights are static.
+
+    Args:
+        x: (N, I, H, W).
+        scales: (N or 1, M).
+        mixing: (O, M, I/G).
+        basis: (M, P).
+        terms: M.
+        geometry: where to look.
     """
-    kernel_size, stride, dilation, groups = geometry
-    terms = basis.shape[0]
-    channels = x.shape[1]
-    repeated = x.unflatten(1, (groups, 1, -1)).expand(-1, -1, terms, -1, -1, -1).flatten(1, 3)
-    weight = basis.unflatten(1, (1, kernel_size[0], kernel_size[1]))
-    weight = weight.repeat_interleave(channels // groups, dim=0).repeat(groups, 1, 1, 1)
-    y = F.conv2d(repeated, weight, None, stride, (0, 0), dilation, terms * channels)
-    return y.unflatten(1, (groups, terms, -1))
+    if geometry.per_group == 1:
+        weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
+        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
+    copies = x.unflatten(1, (geometry.groups, 1, -1)) * scales.unflatten(1, (1, -1, 1, 1, 1))
+    return pointwise(filter_copies(copies, basis, terms, geometry), mixing, geometry)
+
+
+def filter_copies(copies: Tensor, basis: Tensor, terms: int, geometry: Geometry) -> Tensor:
+    """Filter the m-th copy of every channel with the m-th basis kernel.
+
+    Copies rather than M outputs of one channel, so that the channel comes last, as the mixing wants it,
+    without a transpose of the large output.
+
+    Args:
+        copies: (N, G, M, I/G, H, W).
+        basis: (M, P).
+        terms: M.
+        geometry: where to look.
+
+    Returns:
+        (N, G, M, I/G, height, width).
+    """
+    groups, per_group = geometry.groups, geometry.per_group
+    weight = basis.unflatten(1, (1, geometry.kernel_size[0], geometry.kernel_size[1]))
+    weight = weight.repeat_interleave(per_group, dim=0).repeat(groups, 1, 1, 1)
+    y = static_conv(copies.flatten(1, 3), weight, geometry, groups * terms * per_group)
+    return y.unflatten(1, (groups, terms, per_group))
+
+
+def pointwise(filtered: Tensor, mixing: Tensor, geometry: Geometry) -> Tensor:
+    """Mix filtered (N, G, M, I/G, H, W) with a static mixing (O, M, I/G): a 1x1 convolution."""
+    weight = mixing.flatten(1).unsqueeze(2).unsqueeze(3)
+    return F.conv2d(filtered.flatten(1, 3), weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
+
+
+def output_size(x: Tensor, geometry: Geometry) -> tuple[int, int]:
+    """Return the height and width of the convolution's output for x before padding."""
+    left, right, top, bottom = geometry.padding
+    kernel_size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    height = (x.shape[2] + top + bottom - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
+    width = (x.shape[3] + left + right - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
+    return height, width

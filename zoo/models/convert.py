@@ -111,6 +111,11 @@ def dynamic_like(conv: nn.Conv2d, layer: type[DynamicConv2d], **layer_args: Any)
     Raises:
         ZooError: an argument that the family does not take, or a padding mode other than zeros.
     """
+    # The layer would take its geometry too, which is the convolution's.
+    if unknown := [name for name in layer_args if name not in layer.sizes]:
+        known = ", ".join(layer.sizes) or "none"
+        hint = nearest(unknown[0], layer.sizes)
+        raise ZooError(f"{layer.__name__} has no argument {unknown[0]!r}; its own are {known}.{hint}")
     dynamic = layer(
         conv.in_channels,
         conv.out_channels,
@@ -158,7 +163,8 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
         model's own weights).
 
     Raises:
-        ZooError: a tensor is missing or of another shape, or the family cannot hold static kernels.
+        ZooError: a tensor is missing, of another shape, or one that the model has no place for; or the family
+            cannot hold static kernels.
     """
     dynamic = {name: module for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
     own = {f"{name}.{key}" for name, module in dynamic.items() for key in module.state_dict()}
@@ -194,3 +200,8 @@ def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, .
             raise ZooError(
                 f"cannot start from these weights: {key} has shape {found}, the model needs {shape}."
             )
+    # A deeper network of the same family has all of a shallower one's tensors, in the same shapes.
+    if unknown := [key for key in state if key not in wanted]:
+        raise ZooError(
+            f"cannot start from these weights: the model has no {unknown[0]}; give those of the static twin."
+        )

@@ -5,12 +5,19 @@ The file's name is how timm groups them: ``timm.list_models(module="dynamic_kern
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+import torch
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    load_state_dict,
+    register_model,
+)
 from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
@@ -62,6 +69,8 @@ def build(
     """
     if stem not in STEMS:
         raise ZooError(f"unknown stem {stem!r}; choose from {', '.join(STEMS)}.")
+    if layer_args is not None and not isinstance(layer_args, Mapping):
+        raise ZooError(f"layer_args must be a dict such as {{'vector_dim': 9}}, not {layer_args!r}.")
     if layer_args and family_name == STATIC:
         raise ZooError(f"a static model has no dynamic layers to take {', '.join(layer_args)}.")
     model = backbone.build(**backbone.args, **kwargs)
@@ -161,6 +170,29 @@ def _no_weight_decay(model: nn.Module) -> set[str]:
     }
 
 
+def _check_fit(
+    name: str, backbone: Backbone, family_name: str, cfg: PretrainedCfg, kwargs: dict[str, Any]
+) -> None:
+    """Refuse arguments that make another model than the one whose weights are to be loaded.
+
+    timm says so by listing every tensor, and for ``features_only`` not at all.
+    """
+    given = {key: kwargs[key] for key in ("stem", "stages", "where", "layer_args") if key in kwargs}
+    if not given or not (cfg.state_dict or cfg.file):
+        return
+    state = cfg.state_dict or load_state_dict(cfg.file)
+    with torch.device("meta"):
+        wanted = build(backbone, family_name, **given).state_dict()
+    for key, value in wanted.items():
+        adapted = key.startswith(f"{backbone.classifier}.")
+        if not adapted and (key not in state or state[key].shape != value.shape):
+            arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+            raise ZooError(
+                f"the weights of {name} do not fit {arguments}: {key} differs; leave that out, or give "
+                "pretrained=False and train."
+            )
+
+
 def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:
@@ -172,6 +204,7 @@ def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[...
             )
             if cfg.file:
                 verify_weights(name, cfg.file)
+            _check_fit(name, backbone, family_name, cfg, kwargs)
         model = build_model_with_cfg(
             functools.partial(build, backbone, family_name),
             name,

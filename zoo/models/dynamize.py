@@ -105,6 +105,8 @@ def dynamize(
             has nothing to replace, or that reads the weights of its convolutions; a warm start of a family
             that cannot hold static kernels. The model is left as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise ZooError(f"dynamize takes a model, not {model!r}; create it first, as with timm.create_model.")
     layer = find_family(family)
     if warm_start and layer.warm_start_ is DynamicConv2d.warm_start_:
         raise ZooError(f"{family} cannot hold static kernels; pass warm_start=False to start at random.")

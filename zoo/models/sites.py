@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, NamedTuple
@@ -127,8 +127,9 @@ def _run(
 ) -> tuple[list[_Visit], _Image]:
     """Return the runs of the convolutions and the size of the image that they happened at."""
     config = getattr(model, "pretrained_cfg", None) or {}
-    usual = input_size or config.get("input_size") or (3, 224, 224)
-    if len(usual) != 3 or not all(isinstance(number, int) and number > 0 for number in usual):
+    usual: Any = input_size or config.get("input_size") or (3, 224, 224)
+    sized = isinstance(usual, Sequence) and len(usual) == 3
+    if not sized or not all(isinstance(number, int) and number > 0 for number in usual):
         raise ZooError(f"input_size must be (channels, height, width) in pixels, not {usual!r}.")
     sizes = dict.fromkeys([tuple(usual)] if input_size else [tuple(usual), (channels, *usual[1:])])
     reason: Exception | None = None
