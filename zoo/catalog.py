@@ -1,5 +1,6 @@
 """The table of models: what each costs and what its weights reach (``python -m zoo``)."""
 
+import contextlib
 import csv
 import fnmatch
 import io
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.errors import ZooError, nearest
 from zoo.layers import fold
 from zoo.models import BACKBONES, create_model, list_models
+from zoo.models.sites import Shortcut
 from zoo.pretrained import TAG, read_manifest
 
 
@@ -50,7 +52,8 @@ def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        without_data = Shortcut() if image.is_meta else contextlib.nullcontext()
+        with torch.no_grad(), without_data, FlopCounterMode(display=False) as counter:
             model(image)
     finally:
         model.train(was_training)

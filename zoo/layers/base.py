@@ -38,7 +38,7 @@ class DynamicConv2d(nn.Module):
     #: Lowerings the layer has besides those that every layer has.
     extra_lowerings: tuple[str, ...] = ()
     #: Numbers of one sample's mixing that fit a core's cache with room for what else a product reads.
-    slice_numbers: ClassVar[int] = 1 << 16
+    slice_numbers: ClassVar[int] = 1 << 18
     #: The family's own arguments with their defaults, a number or the name of the argument to follow; each
     #: becomes an attribute and must be at least 1.
     sizes: ClassVar[dict[str, int | str]] = {}

@@ -33,7 +33,7 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     sample_factor = "mixing"
     no_weight_decay_names = ("vectors",)
-    sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 9}
+    sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 4}
     vector_dim: int
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:

@@ -130,28 +130,30 @@ def by_rows(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
     That moves kw * I + kh * O planes through memory where im2col moves kh * kw * I; the rows of the padding
     are multiplied too, and with a stride those between.
     """
-    height, width = output_size(x, geometry)
+    _, width = output_size(x, geometry)
     rows, columns = geometry.kernel_size
     stride, dilation = geometry.stride, geometry.dilation
     x = F.pad(x, geometry.padding).unflatten(1, (geometry.groups, -1))
+    padded = x.shape[3]
+    height = padded - dilation[0] * (rows - 1)
     shifts: list[Tensor] = []
     for column in range(columns):
         left = column * dilation[1]
         shifts.append(x[:, :, :, :, left : left + (width - 1) * stride[1] + 1 : stride[1]])
-    copies = torch.cat(shifts, dim=2).flatten(3)  # (N, G, kw * I/G, (H + padding) * width)
+    copies = torch.cat(shifts, dim=2).flatten(3)  # (N, G, kw * I/G, padded * width)
     outputs: list[Tensor] = []
     for part in kernels:
-        # (N, O, kh * kw, I/G) -> (N, G, O/G * kh, kw * I/G): a row for each output and row of the kernel
+        # (N, O, kh * kw, I/G) -> (N, G, O/G * kh, kw * I/G): a line for each output and row of the kernel
         lines = part.unflatten(1, (geometry.groups, -1)).unflatten(3, (rows, columns))
-        products = (
-            (lines.flatten(4).flatten(2, 3) @ copies).unflatten(2, (-1, rows)).unflatten(4, (-1, width))
-        )
-        total = products[:, :, :, 0, : (height - 1) * stride[0] + 1 : stride[0]]
+        # Rows of the kernel and of the map in one axis: a slice of it is one long run of memory.
+        products = (lines.flatten(4).flatten(2, 3) @ copies).unflatten(2, (-1, rows)).flatten(3)
+        total = products[:, :, :, : height * width]
         for row in range(1, rows):
-            top = row * dilation[0]
-            total = total + products[:, :, :, row, top : top + (height - 1) * stride[0] + 1 : stride[0]]
+            first = row * (padded + dilation[0]) * width
+            total = total + products[:, :, :, first : first + height * width]
         outputs.append(total)
-    return torch.cat(outputs, dim=2).flatten(1, 2)
+    y = torch.cat(outputs, dim=2).flatten(1, 2).unflatten(2, (height, width))
+    return y if stride[0] == 1 else y[:, :, :: stride[0]]
 
 
 def im2col(x: Tensor, geometry: Geometry) -> Tensor:

@@ -21,7 +21,8 @@ class Backbone:
         args: its arguments that make this backbone.
         shrink_stem: turns the freshly built ImageNet stem into CIFAR's, in place.
         first_conv, classifier: names of those modules, as in timm's ``default_cfg``.
-        stages: name prefix of each stage, in order; convolutions outside them (the stem) stay static.
+        stages: name prefix of each stage, in order, for attention modules; which convolutions become dynamic
+            follows from resolutions, see :func:`zoo.models.find_sites`.
         gate_after: in a block, the convolution whose output the block's ``se`` gates; an attention module
             put there takes that convolution's ``out_channels``.
         paper: arXiv id.

@@ -178,9 +178,11 @@ def _check_fit(
     timm says so by listing every tensor, and for ``features_only`` not at all.
     """
     given = {key: kwargs[key] for key in ("stem", "stages", "where", "layer_args") if key in kwargs}
-    if not given or not (cfg.state_dict or cfg.file):
+    state = cfg.state_dict
+    if given and not state and cfg.file:
+        state = load_state_dict(cfg.file)
+    if not given or not state:
         return
-    state = cfg.state_dict or load_state_dict(cfg.file)
     with torch.device("meta"):
         wanted = build(backbone, family_name, **given).state_dict()
     for key, value in wanted.items():

@@ -195,5 +195,7 @@ def _advice(done: Dynamized, made: Sequence[DynamicConv2d]) -> str:
     if not generated:
         return said
     needed = max(math.prod(layer.kernel_size) for layer in generated)
-    wider = f", hidden_dim={needed}" if generated[0].hidden_dim < needed else ""
+    hidden = generated[0].hidden_dim
+    # By default it follows the embedding.
+    wider = f", hidden_dim={needed}" if hidden < needed and hidden != generated[0].embedding_dim else ""
     return f"{said}; embedding_dim={needed}{wider} would be exact"

@@ -146,7 +146,7 @@ def _run(
     ) from reason
 
 
-class _Shortcut(TorchFunctionMode):
+class Shortcut(TorchFunctionMode):
     """Pass over functions that keep the shape and take most of the time of a run without data."""
 
     passed_over = frozenset((F.batch_norm, F.layer_norm, F.hardswish, F.hardsigmoid))
@@ -180,7 +180,7 @@ def _look(model: nn.Module, size: tuple[int, ...], on_meta: bool) -> list[_Visit
         for conv in (module for module in model.modules() if isinstance(module, Conv)):
             stack.enter_context(conv.register_forward_hook(visit, with_kwargs=True))
         if on_meta:
-            stack.enter_context(_Shortcut())
+            stack.enter_context(Shortcut())
         # Ties are resolved above: functional_call does not put back what a module of two names had.
         torch.func.functional_call(model, state, (image,), tie_weights=False)
     return visits
