@@ -9,7 +9,7 @@ import numpy as np
 import timm
 
 from export import _flow
-from export.base import ExportOptions, Runtime
+from export.base import TUNE, ExportOptions, Runtime
 from export.certificate import CertificateError
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
@@ -30,7 +30,9 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, help=f"file to write (default: MODEL{suffix} in this folder)")
     choices = "; ".join(f"{name}: {row.summary}" for name, row in LOWERINGS.items())
     made.add_argument(
-        "--lowering", default="auto", help=f"auto: the cheapest of a dynamic batch (default); {choices}"
+        "--lowering",
+        default="auto",
+        help=f"auto: likely the cheapest (default); {TUNE}: the fastest in a measurement; {choices}",
     )
     made.add_argument(
         "--batch", default="dynamic", help="dynamic (default), or the one batch size of the artifact"

@@ -79,9 +79,11 @@ def to_strings(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def name_of(model: nn.Module) -> str:
-    """Return the model's name in timm's registry, or else the name of its class."""
+    """Return the model's name in timm's registry or else that of its class, and what dynamized it."""
     config = getattr(model, "pretrained_cfg", None) or {}
-    return config.get("architecture") or type(model).__name__
+    name = config.get("architecture") or type(model).__name__
+    # Of all its dynamic layers, not of the report: that is about the last of several calls.
+    return f"{name} dynamized with {family_of(model)}" if hasattr(model, "dynamized") else name
 
 
 def family_of(model: nn.Module) -> str:

@@ -29,6 +29,9 @@ Predict = Callable[[np.ndarray], np.ndarray]
 TRACE_BATCH = 4
 """Batch size at which a dynamic batch is traced: above 1, and none of those that certify it."""
 
+TUNE = "tune"
+"""The lowering of an export that measures which one is fastest."""
+
 _MOST_VALUES = 2**24
 
 RUNTIMES = {
@@ -43,7 +46,8 @@ class ExportOptions:
     """Everything that decides what an artifact is, apart from the model.
 
     Args:
-        lowering: how the dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS`` or ``auto``.
+        lowering: how the dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
+            ``tune`` for the one of each layer that is measured to be the fastest here.
         batch: the one batch size the artifact takes, or None for any.
         input_size: (channels, height, width) of one input; None means the model's own.
         opset: ONNX operator set; other formats ignore it.
@@ -80,6 +84,8 @@ class ExportOptions:
         return torch.zeros(self.batch or TRACE_BATCH, *self.input_size)
 
     def _check_lowering(self) -> None:
+        if self.lowering == TUNE:
+            return
         check_lowering(self.lowering)
         if self.lowering == "auto":
             return

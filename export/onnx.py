@@ -122,7 +122,9 @@ def export(
             zoo's models, which comes with its pretrained weights.
         path: the file to write; its certificate goes beside it, as ``<file name>.certificate.json``.
         opset: ONNX operator set.
-        lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS`` or ``auto``.
+        lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
+            ``tune`` for the fastest of each layer, measured here; the times go beside the file, as
+            ``<file name>.tuning.json``.
         batch: None for a dynamic batch axis, or the one batch size of the artifact.
         input_size: (channels, height, width); None takes it from the model's ``pretrained_cfg``.
         images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.

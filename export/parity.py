@@ -6,6 +6,7 @@ are fresh, their batch sizes are not the traced one, and the reference is the un
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ _QUIET = 1e-2
 _LEAST = np.finfo(np.float64).tiny
 
 
-def prepared(model: nn.Module, lowering: str) -> nn.Module:
+def prepared(model: nn.Module, lowering: str | Mapping[str, str]) -> nn.Module:
     """Return a copy of ``model`` in fp32 on the CPU, in evaluation mode, settled, with ``lowering``."""
     return settle(_copied(model, lowering))
 
@@ -42,7 +43,7 @@ def reference(model: nn.Module, dtype: torch.dtype = torch.float32) -> Predict:
     return predict
 
 
-def _copied(model: nn.Module, lowering: str) -> nn.Module:
+def _copied(model: nn.Module, lowering: str | Mapping[str, str]) -> nn.Module:
     return set_lowering(copy.deepcopy(model).eval().cpu().float().requires_grad_(False), lowering)
 
 

@@ -1,5 +1,6 @@
 """Weights: where they are found, how damage is reported, how they are stored."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -98,6 +99,29 @@ def test_a_checkpoint_of_another_model(weights: Path, tmp_path: Path) -> None:
     path.write_bytes(b"not safetensors")
     with pytest.raises(ZooError, match="is not a readable safetensors file"):
         zoo.create_model(NAME, checkpoint=path)
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+@pytest.mark.parametrize(
+    "arguments", [{"stages": (3,)}, {"where": "all"}, {"stem": "imagenet"}, {"layer_args": {"key_dim": 3}}]
+)
+def test_arguments_that_make_another_model(weights: Path, arguments: dict, features_only: bool) -> None:
+    overlay = {"file": str(weights / f"{NAME}.safetensors")}
+    create = functools.partial(
+        timm.create_model, NAME, features_only=features_only, pretrained_cfg_overlay=overlay, **arguments
+    )
+    (name,) = arguments
+    with pytest.raises(ZooError, match=rf"the weights of {NAME} do not fit {name}=.*: \S+ differs; leave"):
+        create(pretrained=True)
+    overlay["file"] = str(weights / "own.safetensors")
+    save_file(timm.create_model(NAME, **arguments).state_dict(), overlay["file"])
+    assert create(pretrained=True, in_chans=1)(torch.randn(1, 1, 64, 64))[0] is not None
+
+
+def test_arguments_that_change_nothing(weights: Path) -> None:
+    overlay = {"file": str(weights / f"{NAME}.safetensors")}
+    arguments = {"stages": range(4), "stem": "cifar", "layer_args": {"bank_size": 4}, "num_classes": 3}
+    timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
 
 
 def test_a_failed_publish_leaves_the_old_weights(weights: Path) -> None:

@@ -65,11 +65,13 @@ def test_multiplies_are_set_against_the_static_twin() -> None:
     table = report.multiply_table(report.CHECKOUT)
     static = 32 * 32 * 64 * 64 * 9
     assert cells(table, "`static`", "")[0] == f"{static:,} (1.00x)"
-    generated = 64 * 32 + 32 * 4 * 9
+    generated = 64 * 4 + 4 * 4 * 9
     contract = generated + 32 * 32 * (64 * 4 * 9 + 64 * 64 * 4)
-    assert FCGeneratedConv2d.sizes == {"embedding_dim": 4, "hidden_dim": 32}
+    assert FCGeneratedConv2d.sizes == {"embedding_dim": 4, "hidden_dim": "embedding_dim"}
+    assert cells(table, "`fgk`", "`contract`")[0] == f"{contract:,} ({contract / static:.2f}x)"
+    scaled = 64 * 4 + 64 * 64 * 4 * 4 + 32 * 32 * (64 * 4 * 9 + 64 * 64 * 4)
     # Bold, because auto chooses it.
-    assert cells(table, "`fgk`", "`contract`")[0] == f"**{contract:,} ({contract / static:.2f}x)**"
+    assert cells(table, "`fgk`", "`scaled`")[0] == f"**{scaled:,} ({scaled / static:.2f}x)**"
     unfold = generated + 64 * 64 * 4 * 9 + static
     assert cells(table, "`fgk`", "`grouped`, `unfold`, `single`")[0] == f"{unfold:,} ({unfold / static:.2f}x)"
 

@@ -1,6 +1,6 @@
-"""Write the generated tables of the README and of docs/: ``python -m zoo.report``.
+"""Write the generated tables and pictures of the README and docs/: ``python -m zoo.report``.
 
-No figure there is typed by hand; ``--check`` fails where a table and what it is made from disagree. A table
+No figure there is typed by hand; ``--check`` fails where one and what it is made from disagree. A table
 stands between the lines ``<!-- NAME: python -m zoo.report -->`` and ``<!-- end of NAME -->``.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from export.benchmark import pages
 from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.check:
             with cli.atomic_path(path) as temporary:
                 temporary.write_text(new, encoding="utf-8")
+    stale += pages.update_pictures(options.root, options.check)
     if options.check:
         print(f"out of date: {', '.join(stale)}; run python -m zoo.report" if stale else "up to date")
     return int(options.check and bool(stale))
@@ -189,13 +191,14 @@ def turning_table(root: Path) -> str:
 
 #: The generated tables: file, name in the markers, function of the checkout.
 TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"models": model_table},
+    "README.md": {"models": model_table, "taxes": pages.taxes},
     "docs/families.md": {
         "families": family_table,
         "parameters": parameter_table,
         "multiplies": multiply_table,
         "turning": turning_table,
     },
+    "docs/performance.md": {"results": pages.sections},
 }
 
 

@@ -8,11 +8,18 @@ import torch
 
 import zoo
 from export.base import RUNTIMES, runtime
+from tests.models.registry import MODELS, SMALL, parts
 
-SLOW = ("resnet34", "resnet50")
-MODELS = [
-    pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in zoo.list_models()
-]
+#: Besides the small backbones: what has published weights, and modules in each place of a network.
+QUICK = ("kw", "fgk", "dpk", "se", "ge_plus", "bam", "sk", "mhsa")
+
+
+def is_quick(name: str) -> bool:
+    backbone, made = parts(name)
+    return backbone in SMALL or (backbone == "resnet18" and made in QUICK)
+
+
+NAMES = [pytest.param(name, marks=() if is_quick(name) else pytest.mark.slow) for name in MODELS]
 RUNS = [
     pytest.param(name, provider, marks=() if provider == "cpu" else pytest.mark.cuda)
     for name in RUNTIMES
@@ -20,7 +27,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("format_name", "provider"), RUNS)
 def test_every_model_is_right_at_every_batch_size(name, format_name, provider, stir, tmp_path):
     if reason := runtime(format_name).available(provider):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tests.layers import reference
 from zoo.errors import ZooError
-from zoo.layers import FAMILIES, LOWERINGS, DynamicConv2d, lowerings_of, set_lowering, share_context
+from zoo.layers import FAMILIES, LOWERINGS, DynamicConv2d, lowerings_of, set_lowering, settle, share_context
 
 #: in, out, kernel_size, nn.Conv2d's other arguments, and the padding in pixels (left, right, top, bottom).
 GEOMETRIES: dict[str, tuple[tuple[int, int, Any], dict[str, Any], tuple[int, ...]]] = {
@@ -245,6 +245,9 @@ BAD = {
     "padding must be an int, a pair, 'same' or 'valid', not 'full'": {"padding": "full"},
     "padding must be an int or a pair of ints of at least 0": {"padding": -1},
     "kernel_size must be an int or a pair": {"kernel_size": (3, 3, 3)},
+    "kernel_size must be an int or a pair of ints of at least 1, not None": {"kernel_size": None},
+    "groups must be a whole number, not 2.0": {"groups": 2.0},
+    "out_channels must be a whole number, not True": {"out_channels": True},
     "stride must be an int or a pair of ints of at least 1": {"stride": 0},
 }
 
@@ -263,6 +266,8 @@ def test_bad_arguments_are_named(layer: type[DynamicConv2d], message: str) -> No
 def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
     with pytest.raises(ZooError, match=f"{argument} must be at least 1, not 0"):
         FAMILIES[family](4, 4, 3, **{argument: 0})
+    with pytest.raises(ZooError, match=f"{argument} must be a whole number, not 2.5"):
+        FAMILIES[family](4, 4, 3, **{argument: 2.5})
     conv = FAMILIES[family](20, 4, 3, padding=1, **{argument: 5})
     assert getattr(conv, argument) == 5
     assert conv(torch.randn(2, 20, 6, 6)).shape == (2, 4, 6, 6)
@@ -271,6 +276,28 @@ def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
     default = FAMILIES[family](20, 4, 3, padding=1)
     shapes = [[parameter.shape for parameter in layer.parameters()] for layer in (conv, default)]
     assert shapes[0] != shapes[1], f"{argument} changes nothing"
+
+
+@moved_families
+def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicConv2d]) -> None:
+    conv = layer(256, 256, 3, padding=1).eval()
+    x = torch.randn(2, 256, 5, 5)
+    before = {name: set_lowering(conv, name)(x) for name in ("unfold", "rows", "contract")}
+    assert conv.slices == 1
+    assert (settle(conv).slices > 1) == (layer.sample_factor == "mixing")
+    for name, y in before.items():
+        torch.testing.assert_close(set_lowering(conv, name)(x), y, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bounded_softmax_is_the_same_softmax() -> None:
+    conv = FAMILIES["dpk"](4, 6, 3).eval()
+    context = 100 * torch.randn(3, 4)
+    mixing, _ = conv.factors(context)
+    assert settle(conv).bounded
+    torch.testing.assert_close(conv.factors(context)[0], mixing)
+    with torch.no_grad():
+        conv.keys.mul_(1e3)
+    assert not settle(conv).bounded
 
 
 def test_unknown_lowering_suggests() -> None:

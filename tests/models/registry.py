@@ -10,6 +10,7 @@ from torch import nn
 
 import zoo
 from zoo.layers import FAMILIES, STATIC
+from zoo.layers.attention import ATTENTION
 from zoo.models import BACKBONES
 
 MODELS = zoo.list_models()
@@ -27,25 +28,51 @@ def parts(name: str) -> tuple[str, str]:
 
 def _is_first_of_its_kind(name: str) -> bool:
     made = parts(name)[1]
-    kind = [other for other in MODELS if parts(other)[1] == made]
-    return made not in (STATIC, *FAMILIES) and name == kind[0]
+    return made not in (STATIC, *FAMILIES) and name == next(one for one in MODELS if parts(one)[1] == made)
 
 
-def _models(quick: Callable[[str], bool]) -> pytest.MarkDecorator:
+def _stands_for_others(name: str) -> bool:
+    """Tell whether a model has code of its own: a row of a table that no model before it has.
+
+    The rest is two rows that were met apart, as in resnet34_fgk. A backbone is met with its first dynamic
+    family, an attention module with its first backbone, and a place in a backbone with its first module.
+    """
+    backbone, made = parts(name)
+    if made in (STATIC, *FAMILIES):
+        return backbone in SMALL or made == next(iter(FAMILIES))
+    place = ATTENTION[made].place
+    first = next(row for row, other in ATTENTION.items() if other.place == place)
+    return made == first or _is_first_of_its_kind(name)
+
+
+def _models(quick: Callable[[str], bool], among: Callable[[str], bool]) -> pytest.MarkDecorator:
     """Return the parameters of the fixture ``model``; the scope makes pytest run a model's tests together."""
-    marked = [pytest.param(name, marks=() if quick(name) else pytest.mark.slow) for name in MODELS]
-    return pytest.mark.parametrize("model", marked, ids=MODELS, indirect=True, scope="session")
+    names = [name for name in MODELS if among(name)]
+    marked = [pytest.param(name, marks=() if quick(name) else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("model", marked, ids=names, indirect=True, scope="session")
 
 
-# Each of these runs on all models; they differ in which of them are quick.
-#: All but the deep ones are quick.
-every_model = _models(lambda name: parts(name)[0] not in DEEP)
-#: Quick are the small backbones with each family, and the first backbone with anything else.
-typical_models = _models(lambda name: parts(name)[0] in SMALL or _is_first_of_its_kind(name))
-#: Quick are the small backbones.
-small_models = _models(lambda name: parts(name)[0] in SMALL)
-#: None is quick.
-slow_models = _models(lambda name: False)
+def _is_small(name: str) -> bool:
+    return parts(name)[0] in SMALL
+
+
+def _is_typical(name: str) -> bool:
+    return _is_small(name) or _is_first_of_its_kind(name)
+
+
+# What every model must pass. Quick are
+#: all but the deep ones;
+every_model = _models(lambda name: parts(name)[0] not in DEEP, among=lambda name: True)
+#: where it takes longer, the small backbones with each family, and the first backbone with anything else.
+every_model_slowly = _models(_is_typical, among=lambda name: True)
+
+# What follows from code that models share, for those that stand for the others. Quick are
+#: all that are in every_model_slowly;
+typical_models = _models(_is_typical, among=_stands_for_others)
+#: where it takes longer, the small backbones;
+small_models = _models(_is_small, among=_stands_for_others)
+#: none.
+slow_models = _models(lambda name: False, among=_stands_for_others)
 
 
 def name_of(model: nn.Module) -> str:

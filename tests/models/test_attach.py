@@ -1,7 +1,6 @@
 """Every attention module on both kinds of backbone: where it goes, and that the network still works."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from timm.models import FeatureListNet
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-import export.onnx
 from zoo.errors import ZooError
 from zoo.layers.attention import ATTENTION
 from zoo.models.attach import attach
@@ -40,11 +38,8 @@ def attached(backbone: Backbone, name: str, **args) -> nn.Module:
 
 
 @torch.no_grad()
-def stirred(model: nn.Module, batch: int = 4, side: int = 16) -> nn.Module:
-    """Move everything off its start: many of these modules begin as the identity or behind a zero.
-
-    Statistics come from ``batch`` images of unlike contrast and brightness, ``side`` pixels high and wide.
-    """
+def stirred(model: nn.Module) -> nn.Module:
+    """Move everything off its start: many of these modules begin as the identity or behind a zero."""
     for parameter in model.parameters():
         size = parameter.square().mean().sqrt().clamp(min=0.1)
         parameter.add_(0.1 * size * torch.randn_like(parameter))
@@ -53,8 +48,8 @@ def stirred(model: nn.Module, batch: int = 4, side: int = 16) -> nn.Module:
             module.weight.uniform_(0.3, 0.8)
             module.reset_running_stats()
             module.momentum = None
-    contrast, brightness = torch.linspace(0.3, 3, batch), torch.linspace(-1, 1, batch)
-    images = torch.randn(batch, 3, side, side)
+    contrast, brightness = torch.linspace(0.3, 3, 4), torch.linspace(-1, 1, 4)
+    images = torch.randn(4, 3, 16, 16)
     model.train()(images * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1))
     return model.eval()
 
@@ -146,20 +141,10 @@ def test_the_network_runs_it(backbone: Backbone, name: str) -> None:
     assert len(names) == 1 or not torch.allclose(outputs[1], outputs[2], atol=1e-4)
 
 
-QUICK = {"ge", "mhsa"}
-scripted = [
-    *(pytest.param(TINY, name, id=f"tiny-{name}") for name in ATTENTION),
-    *(
-        pytest.param(MOBILE, name, id=f"mobile-{name}", marks=() if name in QUICK else pytest.mark.slow)
-        for name in ATTENTION
-    ),
-]
-
-
-@pytest.mark.parametrize(("backbone", "name"), scripted)
+@rows
 @torch.no_grad()
-def test_scripts_and_traces(backbone: Backbone, name: str) -> None:
-    model = stirred(attached(backbone, name))
+def test_scripts_and_traces(name: str) -> None:
+    model = stirred(attached(TINY, name))
     for other in (torch.jit.script(model), torch.fx.symbolic_trace(model)):
         for batch in (1, 5):
             x = torch.randn(batch, 3, 32, 32)
@@ -320,22 +305,3 @@ def test_stages_without_a_place_are_named() -> None:
     assert attach(build(backbone), backbone, "mhsa", stages=(4,)) == [
         "blocks.4.0.conv_dw", "blocks.4.1.conv_dw", "blocks.4.2.conv_dw",
     ]  # fmt: skip
-
-
-exported = [
-    *(pytest.param(TINY, name, id=f"tiny-{name}") for name in ("sk",)),
-    *(
-        pytest.param(backbone, name, id=f"{kind}-{name}", marks=pytest.mark.slow)
-        for kind, backbone in (("resnet18", RESNET), ("mobilenetv2_100", MOBILE))
-        for name in ATTENTION
-    ),
-]
-
-
-@pytest.mark.parametrize(("backbone", "name"), exported)
-def test_exports_with_a_dynamic_batch(backbone: Backbone, name: str, tmp_path: Path) -> None:
-    # With the statistics of other images than it is certified on, a network magnifies rounding.
-    model = stirred(attached(backbone, name), batch=8, side=32)
-    certificate = export.onnx.export(model, tmp_path / "model.onnx", input_size=(3, 32, 32))
-    assert certificate.passed
-    assert {check.batch for check in certificate.checks} >= {1, 2, 3, 5, 8, 17}

@@ -59,6 +59,10 @@ def test_warm_start_refuses_what_does_not_fit() -> None:
     own = timm.create_model("resnet10_kw", num_classes=3).state_dict()
     with pytest.raises(ZooError, match=r"fc\.weight has shape \(3, 512\), the model needs \(10, 512\)"):
         warm_start(model, own)
+    deeper = timm.create_model("resnet18_static").state_dict()
+    for name in ("resnet10_kw", "resnet10_static"):
+        with pytest.raises(ZooError, match=r"the model has no layer1\.1\.conv1\.weight; give those of the"):
+            warm_start(timm.create_model(name), deeper)
     with pytest.raises(ZooError, match="DotProductConv2d cannot start from static kernels"):
         warm_start(timm.create_model("resnet10_dpk"), state)
 
@@ -102,6 +106,15 @@ def test_dynamic_like_keeps_hooks_and_their_handles() -> None:
     handle.remove()
     dynamic(torch.randn(1, 4, 5, 5))
     assert len(seen) == 1
+
+
+def test_dynamic_like_takes_the_familys_own_arguments_alone() -> None:
+    conv, layer = nn.Conv2d(4, 6, 3), FAMILIES["kw"]
+    with pytest.raises(ZooError, match=r"has no argument 'vector_dims'; .* Did you mean vector_dim\?"):
+        dynamic_like(conv, layer, vector_dims=4)
+    for name in ("groups", "bias", "device"):
+        with pytest.raises(ZooError, match=f"has no argument '{name}'; its own are vector_dim"):
+            dynamic_like(conv, layer, **{name: 2})
 
 
 def test_replace_finds_every_name() -> None:

@@ -168,15 +168,15 @@ def test_an_approximation_is_reported_and_warned_of(caplog: pytest.LogCaptureFix
         f"those of {worst} are off by {errors[worst]:.1%}; embedding_dim=9 would be exact" in warning.message
     )
     caplog.clear()
-    # Its kernels are up to 7x7, and the hidden width bounds their rank too.
-    zoo.dynamize(timm.create_model("test_convnext"), "fgk")
+    # Its kernels are up to 7x7, and a hidden width of its own bounds their rank too.
+    zoo.dynamize(timm.create_model("test_convnext"), "fgk", hidden_dim=8)
     assert "embedding_dim=49, hidden_dim=49 would be exact" in caplog.records[1].message
-    zoo.dynamize(timm.create_model("test_convnext"), "fgk", embedding_dim=49, hidden_dim=49)
+    zoo.dynamize(timm.create_model("test_convnext"), "fgk", embedding_dim=49)
     assert len(caplog.records) == 3
 
 
 def test_the_report_reads_well() -> None:
-    model = zoo.dynamize(torchvision.models.resnet18(), "kw", stages=(3,))
+    model = zoo.dynamize(torchvision.models.resnet18(), "kw", stages=(3,), vector_dim=9)
     assert str(model.dynamized).splitlines() == [
         "ResNet: 4 of 20 convolutions are now kw, 11.69 M -> 19.96 M parameters, outputs unchanged",
         "kept 4 in stage 0: layer1.0.conv1, layer1.0.conv2, layer1.1.conv1, layer1.1.conv2",
@@ -369,7 +369,9 @@ def raises(name: str, conv: nn.Conv2d) -> bool:
         ("test_resnet", {"stages": ()}, r"ResNet has no spatial convolution to replace in stages \(\)"),
         ("test_resnet", {"bank_size": 4}, "has no argument 'bank_size'; its own are vector_dim"),
         ("test_resnet", {"vector_dim": 0}, "vector_dim must be at least 1, not 0"),
+        ("test_resnet", {"groups": 2}, "has no argument 'groups'; its own are vector_dim"),
         ("test_resnet", {"input_size": (3, 32)}, "input_size must be"),
+        ("test_resnet", {"input_size": 32}, "input_size must be"),
         ("test_resnet", {"input_size": (2, 32, 32)}, "does not take one image of 2x32x32"),
         ("test_resnet", {"where": lambda *_: False}, r"no convolution to replace \(of its 15: 15 not picked"),
         ("vit_tiny_patch16_224", {}, r"no spatial convolution to replace \(of its 1: 1 stem, sees the image"),
@@ -400,6 +402,12 @@ def test_an_error_leaves_the_model_as_it_was(
     assert after.keys() == tensors.keys()
     assert all(id(value) == tensors[name][0] for name, value in after.items())
     assert all(torch.equal(value, tensors[name][1]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("model", ["resnet18", None, nn.Conv2d])
+def test_what_is_no_model_is_named(model: Any) -> None:
+    with pytest.raises(ZooError, match=r"dynamize takes a model, not .*; create it first"):
+        zoo.dynamize(model, "kw")
 
 
 def export_and_compare(name: str, family: str, folder: Path, **arguments: Any) -> None:

@@ -109,6 +109,14 @@ def test_dpk_is_tiny() -> None:
             {"name": "resnet18_kw", "layer_args": {"bank_size": 4}},
             "KernelWeightedConv2d has no argument 'bank_size'; its own are vector_dim",
         ),
+        (
+            {"name": "resnet18_kw", "layer_args": {"groups": 2}},
+            "no argument 'groups'; its own are vector_dim",
+        ),
+        (
+            {"name": "resnet18_kw", "layer_args": ["vector_dim"]},
+            r"layer_args must be a dict .* not \['vec",
+        ),
         ({"name": "resnet18_static", "layer_args": {"bank_size": 4}}, "a static model has no dynamic layers"),
         (
             {"name": "resnet18_kw", "checkpoint": "missing.safetensors"},

@@ -9,7 +9,15 @@ import torch
 from timm.models import FeatureListNet
 from torch import nn
 
-from tests.models.registry import again, every_model, images, name_of, small_models, typical_models
+from tests.models.registry import (
+    again,
+    every_model,
+    every_model_slowly,
+    images,
+    name_of,
+    small_models,
+    typical_models,
+)
 
 #: timm's feature extractors, each with indices to ask it for.
 WAYS = {
@@ -45,6 +53,15 @@ def test_features_only(model: nn.Module) -> None:
         assert feature.isfinite().all()
 
 
+@every_model_slowly
+@torch.no_grad()
+def test_out_indices(model: nn.Module) -> None:
+    x = images()
+    extractor = again(model, features_only=True, out_indices=(1, 3))
+    assert extractor.feature_info.reduction() == [1, 4]
+    assert_equal(extractor(x), model.forward_intermediates(x, indices=[1, 3], intermediates_only=True))
+
+
 @small_models
 @torch.no_grad()
 def test_every_extractor_finds_the_same_maps_in_pretrained_weights(model: nn.Module) -> None:
@@ -57,7 +74,7 @@ def test_every_extractor_finds_the_same_maps_in_pretrained_weights(model: nn.Mod
         assert extractor.feature_info.channels() == [feature.shape[1] for feature in wanted]
 
 
-@typical_models
+@every_model_slowly
 @torch.no_grad()
 def test_forward_intermediates(model: nn.Module) -> None:
     x = images()

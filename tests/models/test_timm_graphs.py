@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.registry import images, slow_models, small_models, typical_models
+from tests.models.registry import every_model_slowly, images, slow_models, small_models
 
 
-@typical_models
+@every_model_slowly
 @torch.no_grad()
 def test_scripts(model: nn.Module) -> None:
     scripted = torch.jit.script(model)
@@ -18,7 +18,7 @@ def test_scripts(model: nn.Module) -> None:
         torch.testing.assert_close(scripted(x), model(x))
 
 
-@typical_models
+@every_model_slowly
 @torch.no_grad()
 def test_traces_with_fx(model: nn.Module) -> None:
     graph = torch.fx.symbolic_trace(model)

@@ -9,7 +9,16 @@ from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from tests.models.registry import again, create, every_model, images, name_of, small_models, typical_models
+from tests.models.registry import (
+    again,
+    create,
+    every_model,
+    every_model_slowly,
+    images,
+    name_of,
+    small_models,
+    typical_models,
+)
 from zoo.layers import DynamicConv2d
 
 
@@ -67,7 +76,7 @@ def test_default_cfg(model: nn.Module) -> None:
     assert pooled.shape == (2, model.head_hidden_size)
 
 
-@typical_models
+@every_model_slowly
 @torch.no_grad()
 def test_classifier(model: nn.Module) -> None:
     assert model.get_classifier() is model.get_submodule(model.default_cfg["classifier"])
@@ -91,7 +100,7 @@ def test_classifier(model: nn.Module) -> None:
     torch.testing.assert_close(bare(x), unpooled)
 
 
-@small_models
+@every_model_slowly
 def test_pretrained_weights_adapt_to_channels_and_classes(model: nn.Module) -> None:
     cfg = model.default_cfg
     first, classifier = f"{cfg['first_conv']}.weight", f"{cfg['classifier']}."

@@ -77,6 +77,8 @@ class DynamicConv2d(nn.Module):
             "groups": groups,
             **sizes,
         }.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ZooError(f"{name} must be a whole number, not {value!r}.")
             if value < 1:
                 raise ZooError(f"{name} must be at least 1, not {value}.")
         if in_channels % groups or out_channels % groups:
@@ -104,7 +106,7 @@ class DynamicConv2d(nn.Module):
         for name, value in sizes.items():
             setattr(self, name, value)
         self.make_parameters(in_channels // groups, {"device": device, "dtype": dtype})
-        self.slices = self._sliced()
+        self.slices = 1
         self.lowering = self.auto_lowering()
         self.shared_context = False
         self.reset_parameters()
@@ -191,7 +193,7 @@ class DynamicConv2d(nn.Module):
 
     def convolve_factors(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve by one of the lowerings that every layer has."""
-        slices = 1 if self.training else self.slices
+        slices = self.slices
         mixings: list[Tensor] = []
         basis: Tensor | None = None
         for part in range(slices):
@@ -202,21 +204,22 @@ class DynamicConv2d(nn.Module):
 
     @classmethod
     def _complete(cls, given: dict[str, int]) -> dict[str, int]:
-        complete = {**cls.sizes, **given}
-        return {name: complete[size] if isinstance(size, str) else size for name, size in complete.items()}
-
-    @torch.jit.unused
-    def _sliced(self) -> int:
-        """Return the number of slices along O that the mixing is made in, when it is made for a sample."""
-        # The outputs of a group stay together, and there are few of them where there are many groups.
-        if self.groups > 1 or self.sample_factor not in ("mixing", "both"):
-            return 1
-        slices = self.out_channels * self.terms * self.in_channels // self.slice_numbers
-        return max(1, min(slices, self.out_channels))
+        complete: dict[str, int] = {}
+        for name, default in cls.sizes.items():
+            followed = complete[default] if isinstance(default, str) else default
+            complete[name] = given.get(name, followed)
+        return complete
 
     @torch.jit.unused
     def settle_(self) -> None:
-        """Fix what the values of the parameters decide; called on the copy of a model that is exported."""
+        """Fix what can be decided once training is over; called on the copy of a model that is exported.
+
+        A large mixing that depends on the sample is then made and used in ``slices`` along O. The outputs of
+        a group stay together: there are few of them where there are many groups.
+        """
+        if self.groups == 1 and self.sample_factor in ("mixing", "both"):
+            slices = self.out_channels * self.terms * self.in_channels // self.slice_numbers
+            self.slices = max(1, min(slices, self.out_channels))
 
     @torch.jit.unused
     def anneal(self, progress: float) -> None:

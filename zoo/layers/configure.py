@@ -1,5 +1,7 @@
 """Switches over a whole model: how its dynamic convolutions are computed and trained."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -8,26 +10,34 @@ from zoo.layers.base import DynamicConv2d
 from zoo.layers.lowerings import LOWERINGS
 
 
-def set_lowering(model: nn.Module, name: str) -> nn.Module:
+def set_lowering(model: nn.Module, name: str | Mapping[str, str]) -> nn.Module:
     """Choose how every dynamic convolution of a model is computed; the numbers stay the same.
 
     Args:
         model: any module; changed in place and returned.
-        name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice.
+        name: one of ``LOWERINGS``, or ``"auto"`` for each layer's own choice; or such names by the name of
+            the layer, ``"auto"`` for those left out.
 
     Raises:
         ZooError: an unknown name, or one that a layer of the model lacks; the model is left as it was.
     """
-    check_lowering(name)
-    layers = dynamic_layers(model)
-    for layer in layers:
-        if name != "auto" and name not in lowerings_of(layer):
+    layers = {path: module for path, module in model.named_modules() if isinstance(module, DynamicConv2d)}
+    names = (
+        dict.fromkeys(layers, name) if isinstance(name, str) else {**dict.fromkeys(layers, "auto"), **name}
+    )
+    if unknown := [path for path in names if path not in layers]:
+        raise ZooError(f"the model has no dynamic convolution {unknown[0]!r}; it has {', '.join(layers)}.")
+    if isinstance(name, str):
+        check_lowering(name)
+    for path, layer in layers.items():
+        check_lowering(names[path])
+        if names[path] != "auto" and names[path] not in lowerings_of(layer):
             raise ZooError(
-                f"{type(layer).__name__} has no lowering {name!r}; "
+                f"{type(layer).__name__} has no lowering {names[path]!r}; "
                 f"choose from auto, {', '.join(lowerings_of(layer))}."
             )
-    for layer in layers:
-        layer.lowering = layer.auto_lowering() if name == "auto" else name
+    for path, layer in layers.items():
+        layer.lowering = layer.auto_lowering() if names[path] == "auto" else names[path]
     return model
 
 
@@ -109,7 +119,7 @@ def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
 
 
 def settle(model: nn.Module) -> nn.Module:
-    """Fix in every dynamic convolution what the values of its parameters decide, as for an export.
+    """Fix in every dynamic convolution what can be decided once training is over, as for an export.
 
     Args:
         model: any module; changed in place and returned. Its parameters must not change afterwards.

@@ -98,7 +98,8 @@ class DotProductConv2d(DynamicConv2d):
     @torch.jit.unused
     @torch.no_grad()
     def settle_(self) -> None:
-        """Drop the softmax's pass for the maximum if no input can make an exponential overflow."""
+        """Drop the softmax's pass for the maximum if no input can make an exponential overflow; slice."""
+        super().settle_()
         pairs = (self.out_queries.unsqueeze(1) * self.keys).abs().flatten(0, 1) @ self.in_queries.abs().t()
         self.bounded = bool(pairs.max() * self.key_dim**-0.5 < 60)
 

@@ -28,8 +28,8 @@ def family(name: str) -> type[DynamicConv2d]:
     Raises:
         ZooError: an unknown suffix.
     """
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ZooError(
-            f"unknown family {name!r}; choose from {', '.join(FAMILIES)}.{nearest(name, FAMILIES)}"
+            f"unknown family {name!r}; choose from {', '.join(FAMILIES)}.{nearest(str(name), FAMILIES)}"
         )
     return FAMILIES[name]

@@ -26,7 +26,7 @@ def as_pair(name: str, value: int | tuple[int, ...], minimum: int) -> tuple[int,
     Raises:
         ZooError: not an int or a pair, or too small; ``name`` says which argument.
     """
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
         raise ZooError(f"{name} must be an int or a pair of ints of at least {minimum}, not {value!r}.")
     return pair[0], pair[1]

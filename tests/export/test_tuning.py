@@ -1,0 +1,87 @@
+"""Tuning: the fastest lowering of each layer, measured once, right all the same, and on record."""
+
+import json
+
+import pytest
+from torch import nn
+
+import export.onnx
+from export import tuning
+from export.base import ExportOptions
+from export.onnx import OnnxRuntime
+from zoo.layers import DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
+
+SIZE = (3, 8, 8)
+
+
+@pytest.fixture
+def model(stir):
+    layers = [KernelWeightedConv2d(3, 4, 3, padding=1), nn.ReLU()]
+    layers += [KernelWeightedConv2d(4, 4, 3, padding=1), nn.ReLU()]
+    layers += [KernelWeightedConv2d(4, 4, 3, padding=1), nn.ReLU(), DotProductConv2d(4, 4, 3, padding=1)]
+    return stir(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let the lowering that comes last in the alphabet be the fastest; return what was measured."""
+    seen = []
+
+    def times(predicts, options):
+        seen.append(options.input_size)
+        return {name: 1.0 / (1 + rank) for rank, name in enumerate(sorted(predicts))}
+
+    monkeypatch.setattr(tuning, "_times", times)
+    return seen
+
+
+def test_the_fastest_of_each_layer_is_exported_certified_and_recorded(model, measured, tmp_path):
+    path = tmp_path / "model.onnx"
+    certificate = export.onnx.export(model, path, lowering="tune", input_size=SIZE)
+    assert certificate.passed
+    stored = OnnxRuntime().metadata(path)
+    assert stored["lowering"] == "tune"
+    assert json.loads(stored["lowerings"]) == dict.fromkeys(("0", "2", "4"), "unfold") | {"6": "unfold"}
+    # Layers 2 and 4 are alike, so three were measured.
+    assert measured == [(3, 8, 8), (4, 8, 8), (4, 8, 8)]
+    assert {layer.lowering for layer in dynamic_layers(model)} == {"rows", "contract"}
+
+
+def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_path):
+    cache, options = tmp_path / "times.json", ExportOptions(input_size=SIZE)
+    first = tuning.tune(OnnxRuntime(), model, options, cache)
+    assert tuning.tune(OnnxRuntime(), model, options, cache) == first
+    assert len(measured) == 3
+    stored = json.loads(cache.read_text())
+    stored["made_by"]["machine"] = "another"
+    cache.write_text(json.dumps(stored))
+    tuning.tune(OnnxRuntime(), model, options, cache)
+    assert len(measured) == 6
+    cache.write_text("half a fi")
+    tuning.tune(OnnxRuntime(), model, options, cache)
+    assert len(measured) == 9
+
+
+@pytest.mark.parametrize(
+    ("batch", "more"), [(None, set()), (4, {"grouped"}), (1, {"grouped", "single"})], ids=str
+)
+def test_candidates_are_right_at_the_batch_asked_for(batch, more):
+    found = tuning.candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)
+    assert set(found) == {"unfold", "rows", "contract", "scaled"} | more
+
+
+def test_batch_sizes_count_the_same(monkeypatch):
+    """By the geometric mean: twice as fast at batch 1 weighs as much as twice as fast at batch 8."""
+    monkeypatch.setattr(tuning, "_call", lambda predict, images: predict(len(images)))
+    predicts = {"even": {1: 2.0, 8: 8.0}.get, "good at one": {1: 1.0, 8: 9.0}.get}
+    times = tuning._times(predicts, ExportOptions(input_size=SIZE))
+    assert times == pytest.approx({"even": 4.0, "good at one": 3.0})
+    alone = tuning._times(predicts, ExportOptions(input_size=SIZE, batch=8))
+    assert alone == pytest.approx({"even": 8.0, "good at one": 9.0})
+
+
+def test_a_choice_by_layer_leaves_the_others_to_themselves(model):
+    set_lowering(model, {"2": "grouped"})
+    assert [layer.lowering for layer in dynamic_layers(model)] == ["rows", "grouped", "rows", "contract"]
+    with pytest.raises(ValueError, match="no dynamic convolution '7'; it has 0, 2, 4, 6"):
+        set_lowering(model, {"7": "rows"})
