@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from export.benchmark import pages
 from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
-from zoo.layers import FAMILIES, STATIC, fold, lowerings_of, set_lowering
+from zoo.layers import FAMILIES, LOWERINGS, STATIC, DynamicConv2d, fold, lowerings_of, set_lowering
 from zoo.pretrained import read_manifest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -102,6 +102,9 @@ def images_seen(entry: dict[str, Any] | None) -> int:
     return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
 class Shape(NamedTuple):
     """A 3x3 convolution that the families are compared on: channels in and out, side of the image, groups."""
 
@@ -117,18 +120,31 @@ class Shape(NamedTuple):
 SHAPES = (Shape(64, 32, groups=1), Shape(256, 8, groups=1), Shape(64, 32, groups=64))
 
 
-def costs(layer: Any, lowering: str = "auto") -> tuple[Complexity, ...]:
-    """Count what a layer costs at each of ``SHAPES``, without a bias and, lowered to ``fold``, folded."""
+def costs(layer: Any, lowering: str = "auto") -> tuple[Complexity | None, ...]:
+    """Count what a layer costs at each of ``SHAPES``, without a bias and, lowered to ``fold``, folded.
+
+    None stands for a shape that the layer lacks the lowering at.
+    """
     return _costs(layer, lowering)
 
 
 @functools.cache
-def _costs(layer: Callable[..., nn.Module], lowering: str) -> tuple[Complexity, ...]:
-    counted = []
-    for channels, side, groups in SHAPES:
-        module = layer(channels, channels, 3, padding=1, groups=groups, bias=False, device="meta")
-        counted.append(complexity(fold(set_lowering(module, lowering)), (channels, side, side)))
+def _costs(layer: Callable[..., nn.Module], lowering: str) -> tuple[Complexity | None, ...]:
+    counted: list[Complexity | None] = []
+    for shape in SHAPES:
+        module = made(layer, shape)
+        if isinstance(module, DynamicConv2d) and lowering not in ("auto", *lowerings_of(module)):
+            counted.append(None)
+        else:
+            size = (shape.channels, shape.side, shape.side)
+            counted.append(complexity(fold(set_lowering(module, lowering)), size))
     return tuple(counted)
+
+
+def made(layer: Callable[..., Layer], shape: Shape) -> Layer:
+    """Make the 3x3 convolution of a shape, without storage."""
+    channels, _, groups = shape
+    return layer(channels, channels, 3, padding=1, groups=groups, bias=False, device="meta")
 
 
 def family_table(_root: Path) -> str:
@@ -142,25 +158,26 @@ def family_table(_root: Path) -> str:
 
 def parameter_table(_root: Path) -> str:
     """Return the parameters of every family at ``SHAPES``, and what is left of them once folded."""
-    static = [cost.params for cost in costs(nn.Conv2d)]
+    static = _params(nn.Conv2d)
     rows = [(f"`{STATIC}`", *_against(static, static))]
     for family, layer in FAMILIES.items():
-        rows.append((f"`{family}`", *_against([cost.params for cost in costs(layer, "unfold")], static)))
+        rows.append((f"`{family}`", *_against(_params(layer, "unfold"), static)))
         if "fold" in lowerings_of(layer):
-            folded = [cost.params for cost in costs(layer, "fold")]
-            rows.append((f"`{family}`, folded", *_against(folded, static)))
+            rows.append((f"`{family}`, folded", *_against(_params(layer, "fold"), static)))
     return markdown(["family", *map(str, SHAPES)], "lrrr", rows)
 
 
 def multiply_table(_root: Path) -> str:
     """Return every family's multiplies at ``SHAPES``: lowerings of one cost in one row, auto in bold."""
-    static = [cost.macs for cost in costs(nn.Conv2d)]
+    static = _macs(nn.Conv2d)
     rows = [(f"`{STATIC}`", "", *_against(static, static))]
     for family, layer in FAMILIES.items():
-        automatic = [cost.macs for cost in costs(layer)]
-        alike: dict[tuple[int, ...], list[str]] = {}
-        for lowering in lowerings_of(layer):
-            alike.setdefault(tuple(cost.macs for cost in costs(layer, lowering)), []).append(lowering)
+        automatic = _macs(layer)
+        able = [set(lowerings_of(made(layer, shape))) for shape in SHAPES]
+        alike: dict[tuple[int | None, ...], list[str]] = {}
+        for lowering in LOWERINGS:
+            if any(lowering in names for names in able):
+                alike.setdefault(tuple(_macs(layer, lowering)), []).append(lowering)
         for counts, lowerings in alike.items():
             cells = _against(counts, static)
             marked = [
@@ -202,9 +219,20 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
 }
 
 
-def _against(counts: Sequence[int], static: Sequence[int]) -> list[str]:
+def _params(layer: Any, lowering: str = "auto") -> list[int | None]:
+    return [None if cost is None else cost.params for cost in costs(layer, lowering)]
+
+
+def _macs(layer: Any, lowering: str = "auto") -> list[int | None]:
+    return [None if cost is None else cost.macs for cost in costs(layer, lowering)]
+
+
+def _against(counts: Sequence[int | None], static: Sequence[int | None]) -> list[str]:
     """Write each count beside its ratio to the static convolution's."""
-    return [f"{count:,} ({count / one:.2f}x)" for count, one in zip(counts, static, strict=True)]
+    return [
+        f"{count:,} ({count / one:.2f}x)" if count and one else "-"
+        for count, one in zip(counts, static, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from export.benchmark.results import Run
 from export.benchmark.statistics import Interval, bootstrap_median, change, paired_ratios
 from zoo.errors import ZooError
 
-_FACTS = ("cpu", "gpu", "usable_cores", "os", "python", "versions")
+_FACTS = ("cpu", "isa", "gpu", "usable_cores", "os", "python", "versions")
 
 
 class Move(NamedTuple):
@@ -103,9 +103,8 @@ def differences(now: Run, then: Run) -> list[str]:
 
 def _taxes(run: Run) -> dict[Candidate, Sequence[float]]:
     """Return the ratios to the twin, one a round, of every dynamic candidate."""
-    taxes = {}
-    for result in run.results:
-        twin = run.twin(result)
-        if twin is not None and twin is not result:
-            taxes[result.candidate] = paired_ratios(result.rounds, twin.rounds).tolist()
-    return taxes
+    return {
+        result.candidate: paired_ratios(result.rounds, result.twin_rounds).tolist()
+        for result in run.results
+        if result.twin_ns
+    }

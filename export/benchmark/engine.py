@@ -1,9 +1,7 @@
 """What every way to run a model has in common.
 
-An engine is asked whether it runs here, may write a file, and turns a batch into a call to time. On CUDA the
-batch lies on the device before the call and its result stays there, and a call ends when the device has
-finished; formats whose runtime takes numpy arrays alone copy both ways within the call, which their
-``copies`` says.
+An engine is asked whether it runs here, may write a file, and turns a batch into a call to time. The batch
+lies on the device before the call, its result stays there, and a call ends when the device has finished.
 """
 
 from abc import ABC, abstractmethod
@@ -58,19 +56,13 @@ class Engine(ABC):
     """One way to run a model.
 
     Attributes:
-        dtypes: that it may be asked for.
+        devices, dtypes: that it may be asked for.
         slow: whether preparing a model takes minutes, so that it is measured only when named.
-        copies: whether a call on CUDA includes the copies there and back.
     """
 
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
     slow: ClassVar[bool] = False
-    copies: ClassVar[bool] = False
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The devices that it may be asked for."""
-        return "cpu", "cuda"
 
     @abstractmethod
     def available(self, device: str) -> str | None:
@@ -80,18 +72,55 @@ class Engine(ABC):
         """Return the file it runs, to be written in ``folder``; None where it runs the network itself."""
         return None
 
-    def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
-        """Write what :meth:`artifact` names; ``model`` is lowered, folded, in evaluation mode, on the CPU.
-
-        Raises:
-            ZooError: the format cannot express the model.
-        """
-        raise NotImplementedError
-
     @abstractmethod
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
-        """Return the function that binds batches, exporting first what is not there yet.
+        """Return the function that binds batches to a model.
+
+        Args:
+            model: lowered, folded, in evaluation mode, on the CPU; left as it is.
+            setting: how to run it.
+            folder: of its artifacts; what is there already is not exported again.
 
         Raises:
             ZooError: it cannot run this model.
+        """
+
+
+class FileEngine(Engine):
+    """An engine that runs a file.
+
+    Attributes:
+        kind: of file; engines that share one share their files.
+        suffix: of the file, with the dot.
+    """
+
+    kind: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def artifact(self, setting: Setting, folder: Path) -> Path:
+        """Return a file in a folder of its own, because some formats write several."""
+        kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
+        return folder / kind / f"model{self.suffix}"
+
+    def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
+        """Return the loaded artifact, exported first where it is not there yet."""
+        path = self.artifact(setting, folder)
+        if not path.exists():
+            self.export(model, setting, path)
+        return self.load(path, setting)
+
+    @abstractmethod
+    def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
+        """Write a model, as :meth:`prepare` takes it, with the batch fixed or free as ``setting`` says.
+
+        Raises:
+            ZooError: the format cannot express the model; no file is left.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return the function that binds batches to the artifact at ``path``.
+
+        Raises:
+            ZooError: it cannot be loaded here.
         """

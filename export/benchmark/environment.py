@@ -13,7 +13,8 @@ import zoo
 from export.base import installed
 
 FACTS = {
-    "date", "cpu", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit", "load",
+    "date", "cpu", "isa", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit",
+    "load",
 }  # fmt: skip
 """What :func:`environment` finds out."""
 
@@ -30,6 +31,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

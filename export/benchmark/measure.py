@@ -1,10 +1,14 @@
-"""Timing calls in turn: A B C, B C A, ..., so that whatever else the machine does hits all alike."""
+"""Timing calls in turn, each beside the one it is compared with: A B, C B, then B A, B C, ...
+
+Whatever else the machine does for longer than such a pair hits both alike.
+"""
 
 import contextlib
 import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +19,19 @@ SAMPLE = 5e-3
 
 LEAST_ROUNDS = 5
 """Fewer say nothing about their own spread."""
+
+
+class Samples(NamedTuple):
+    """What was timed of one candidate: for each round the seconds of every call.
+
+    Attributes:
+        own: its calls.
+        partner: those of its partner right before or after them; empty without one.
+    """
+
+    own: list[list[float]]
+    partner: list[list[float]]
+
 
 _MOST_CALLS = 1000
 _WARM_SECONDS, _WARM_CALLS = 0.1, 3
@@ -42,37 +59,48 @@ def interleave(
     calls: Sequence[Callable[[], object]],
     turns: Sequence[int],
     rounds: int,
+    partners: Sequence[int | None] | None = None,
     seconds: float = math.inf,
     seed: int = 0,
     clock: Clock = time.perf_counter,
-) -> list[list[list[float]]]:
-    """Time every candidate once a round, in an order drawn anew for each round.
+) -> list[Samples]:
+    """Time every candidate once a round, with its partner, in an order drawn anew for each round.
 
     Every turn opens with a call that is not timed: it brings the candidate's weights back into the caches
     that the others' have filled, as they would be where one model runs alone.
 
     Args:
         calls: one for each candidate; each returns when its result is there.
-        turns: how many timed calls each candidate makes in a round.
+        turns: how many timed calls each candidate makes in a turn.
         rounds: how many at most.
+        partners: for each candidate the index of the one to time beside it, or None; None is without any.
         seconds: after which no further round begins, once there are :data:`LEAST_ROUNDS`.
         seed: of the orders.
         clock: seconds since some moment.
 
     Returns:
-        For each candidate its rounds, for each round the seconds of every call. All candidates have the same
-        number of rounds.
+        The samples of each candidate. All have the same number of rounds.
     """
-    samples: list[list[list[float]]] = [[] for _ in calls]
+    samples = [Samples([], []) for _ in calls]
+    beside = partners or [None] * len(calls)
     start = clock()
+
+    def turn(index: int) -> list[float]:
+        calls[index]()
+        return [_timed(calls[index], clock) for _ in range(turns[index])]
+
     with _without_gc():
         for done, order in enumerate(orders(rounds, len(calls), seed)):
             if done >= LEAST_ROUNDS and clock() - start >= seconds:
                 break
             for index in order:
-                call = calls[index]
-                call()
-                samples[index].append([_timed(call, clock) for _ in range(turns[index])])
+                own, partner = samples[index]
+                pair = [(own, index)]
+                if (other := beside[index]) is not None:
+                    pair.append((partner, other))
+                # Neither is always the first, in case that is worth something.
+                for kept, each in pair[:: -1 if done % 2 else 1]:
+                    kept.append(turn(each))
     return samples
 
 

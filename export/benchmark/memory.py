@@ -1,35 +1,41 @@
 """How much memory an artifact takes, seen in a process of its own.
 
-The figure is the peak of the process's resident memory during a few calls, less what it held before it loaded
-the artifact. So the weights count, copies of them that the runtime packs for itself, the activations and the
-code that it touches; the interpreter and the imported libraries do not.
+On the CPU the figure is the peak of the process's resident memory while it loads the artifact and makes a
+few calls, less what it held before. So the weights count, copies of them that the runtime packs for itself
+and the activations; the interpreter and the imported libraries do not. On CUDA it is the device's memory that
+is gone after these calls, less what was gone before: runtimes keep what they once took.
 """
 
 import multiprocessing
 import sys
-from collections.abc import Callable
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from export.base import RUNTIMES, runtime
-from export.benchmark.plan import Candidate
+from export.benchmark.engine import FileEngine, Setting
 
 _CALLS = 3
 _PATIENCE = 300.0
+_STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_memory(candidate: Candidate, path: Path, input_size: tuple[int, int, int]) -> int | None:
-    """Return the bytes that a candidate's artifact takes on the CPU; None where they cannot be seen."""
-    if candidate.runtime not in RUNTIMES or candidate.device != "cpu" or sys.platform == "win32":
+def peak_memory(engine: str, path: Path, setting: Setting) -> int | None:
+    """Return the bytes that an artifact takes; None where they cannot be seen.
+
+    Args:
+        engine: a key of ``ENGINES``, of one that runs files.
+        path: the artifact.
+        setting: how to run it.
+    """
+    if sys.platform != "linux":
         return None
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
-    shape = (candidate.batch, *input_size)
-    child = context.Process(target=_probe, args=(theirs, candidate.runtime, path, shape, candidate.threads))
+    child = context.Process(target=_probe, args=(theirs, engine, path, setting))
     child.start()
     theirs.close()
     try:
@@ -49,37 +55,39 @@ def _context() -> Any:
     A child of this process would share the weights that lie here already.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([where.partition(":")[0] for where in RUNTIMES.values()])
+    context.set_forkserver_preload(["export.benchmark.engines", "onnxruntime"])
     return context
 
 
-def _probe(answer: Connection, name: str, path: Path, shape: tuple[int, ...], threads: int) -> None:
+def _probe(answer: Connection, name: str, path: Path, setting: Setting) -> None:
     """Load and run an artifact; send the bytes by which memory rose."""
-    images = np.zeros(shape, np.float32)
-    load: Callable = runtime(name).load
-    before = _resident()
-    predict = load(path, "cpu", threads)
+    from export.benchmark.engines import ENGINES  # in the child, where it is there already
+
+    engine = ENGINES[name]
+    assert isinstance(engine, FileEngine)
+    torch.set_num_threads(setting.threads)
+    engine.available(setting.device)  # it imports the runtime
+    images = np.zeros((setting.batch, *setting.input_size), np.float32)
+    on_cpu = setting.device == "cpu"
+    if on_cpu:
+        before = _resident("VmRSS")
+        _RESET_PEAK.write_text("5", encoding="ascii")
+    else:
+        before = _taken_on_cuda()
+    bound = engine.load(path, setting)(images)
     for _ in range(_CALLS):
-        predict(images)
-    answer.send(_peak() - before)
+        bound.call()
+    answer.send((_resident("VmHWM") if on_cpu else _taken_on_cuda()) - before)
     answer.close()
 
 
-def _resident() -> int:
-    return _status("VmRSS") or _peak()
-
-
-def _peak() -> int:
-    import resource  # there is none on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _status(key: str) -> int | None:
+def _resident(key: str) -> int:
     """Return a figure of Linux's view of this process, in bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+    lines = _STATUS.read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def _taken_on_cuda() -> int:
+    """Return how much of the device's memory is taken, in bytes, by whomever."""
+    free, total = torch.cuda.mem_get_info()
+    return total - free

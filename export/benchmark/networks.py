@@ -17,33 +17,24 @@ from export.benchmark.engine import Bind, Bound, Engine, Setting
 from export.parity import to_tensor
 from zoo.errors import ZooError
 
+Forward = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) to logits (N, classes), both on one device."""
+
 
 class Eager(Engine):
-    """The network as PyTorch runs it."""
+    """The network as PyTorch runs it; bf16 is autocast."""
 
     dtypes: ClassVar[tuple[str, ...]] = ("fp32", "bf16")
 
     def available(self, device: str) -> str | None:
         """Return None where torch has the device."""
-        return None if device == "cpu" or torch.cuda.is_available() else "torch finds no CUDA device"
+        return no_device(device)
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
-        """Return the network on its device; bf16 is autocast."""
-        network = self.network(copy.deepcopy(model).to(setting.device), setting)
+        """Return a copy of the network on its device."""
+        return on_device(self.network(copy.deepcopy(model).to(setting.device), setting), setting)
 
-        @torch.inference_mode()
-        def forward(images: Tensor) -> Tensor:
-            return network(images)
-
-        def bind(images: np.ndarray) -> Bound:
-            resident = to_tensor(images).to(setting.device)
-            if setting.device == "cpu":
-                return Bound(lambda: forward(resident), _to_array)
-            return _on_cuda(forward, resident, setting.cuda_graphs)
-
-        return bind
-
-    def network(self, model: nn.Module, setting: Setting) -> Callable[[Tensor], Tensor]:
+    def network(self, model: nn.Module, setting: Setting) -> Forward:
         """Return the function of tensors that is timed."""
         if setting.dtype != "bf16":
             return model
@@ -64,13 +55,9 @@ class Compiled(Eager):
 
     def available(self, device: str) -> str | None:
         """Return None where there are the device and a compiler for it."""
-        if reason := super().available(device):
-            return reason
-        if device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-            return "torch.compile needs a C++ compiler"
-        return None
+        return super().available(device) or (no_compiler() if device == "cpu" else None)
 
-    def network(self, model: nn.Module, setting: Setting) -> Callable[[Tensor], Tensor]:
+    def network(self, model: nn.Module, setting: Setting) -> Forward:
         """Return the compiled network; it is compiled when it first runs."""
         compiled = torch.compile(_as_function(model), fullgraph=True, dynamic=False, backend=self.backend)
 
@@ -83,7 +70,39 @@ class Compiled(Eager):
         return forward
 
 
-def _as_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def no_device(device: str) -> str | None:
+    """Return None where torch has the device, otherwise the reason why not."""
+    if device == "cpu" or torch.cuda.is_available():
+        return None
+    return "torch finds no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+
+
+def no_compiler() -> str | None:
+    """Return None where there is a C++ compiler, which inductor needs on the CPU, otherwise the reason."""
+    if any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        return None
+    return "there is no C++ compiler"
+
+
+def on_device(network: Forward, setting: Setting) -> Bind:
+    """Return the function that puts images on the device and binds ``network``, which is there, to them."""
+
+    @torch.inference_mode()
+    def forward(images: Tensor) -> Tensor:
+        return network(images)
+
+    def bind(images: np.ndarray) -> Bound:
+        resident = to_tensor(images).to(setting.device)
+        if setting.device == "cpu":
+            return Bound(lambda: forward(resident), _to_array)
+        return Bound(
+            _recorded(forward, resident) if setting.cuda_graphs else _waiting(forward, resident), _to_array
+        )
+
+    return bind
+
+
+def _as_function(model: nn.Module) -> Forward:
     """Return a function with a code object of its own that calls ``model``.
 
     ``torch.compile`` keeps what it has compiled by code object, eight variants at most: networks of one class
@@ -96,31 +115,28 @@ def _as_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return types.FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
 
 
-def _on_cuda(forward: Callable[[Tensor], Tensor], images: Tensor, graphs: bool) -> Bound:
+def _waiting(forward: Forward, images: Tensor) -> Callable[[], Tensor]:
     """Return a call that waits for the device."""
-    if graphs:
-        return _recorded(forward, images)
 
     def call() -> Tensor:
         result = forward(images)
         torch.cuda.synchronize()
         return result
 
-    return Bound(call, _to_array)
+    return call
 
 
-def _recorded(forward: Callable[[Tensor], Tensor], images: Tensor) -> Bound:
-    """Return a call that replays a CUDA graph of the forward pass."""
+def _recorded(forward: Forward, images: Tensor) -> Callable[[], Tensor]:
+    """Return a call that replays a CUDA graph of the forward pass and waits for it."""
+    # Libraries set themselves up when they first run, for each stream, and no graph can hold that.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(
-        stream
-    ):  # libraries set themselves up when they first run, which no graph can hold
+    with torch.cuda.stream(stream):
         for _ in range(3):
             forward(images)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         result = forward(images)
 
     def call() -> Tensor:
@@ -128,7 +144,7 @@ def _recorded(forward: Callable[[Tensor], Tensor], images: Tensor) -> Bound:
         torch.cuda.synchronize()
         return result
 
-    return Bound(call, _to_array)
+    return call
 
 
 def _to_array(result: Tensor) -> np.ndarray:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from export.benchmark.engines import ENGINES, refusal
-from export.benchmark.subjects import PEERS, TIMM, family_of
+from export.benchmark.layout import threads_of
+from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
 from zoo.errors import ZooError, nearest
-from zoo.layers import FAMILIES, LOWERINGS, STATIC, lowerings_of
-from zoo.models import list_models
+from zoo.layers import FAMILIES, LOWERINGS, lowerings_of
+from zoo.models import check_name, list_models
 
 EVERY = "all"
 _ORDER = ("threads", "batch", "runtime", "device", "dtype")
@@ -48,9 +49,14 @@ class Candidate:
         return " ".join([self.runtime, *unusual])
 
     @property
+    def how(self) -> str:
+        """Everything but the model, as a title."""
+        return f"{self.where}, batch {self.batch}, {threads_of(self.threads)}"
+
+    @property
     def is_static(self) -> bool:
         """Whether this is a static twin."""
-        return family_of(self.model) == STATIC
+        return self.model == twin_of(self.model)
 
     @property
     def frozen(self) -> bool:
@@ -63,8 +69,7 @@ class Candidate:
 
         Its artifact has a dynamic batch even where this one's is frozen: it is what would be deployed.
         """
-        backbone = self.model.rpartition("_")[0]
-        return replace(self, model=f"{backbone}_{STATIC}", lowering="auto")
+        return replace(self, model=twin_of(self.model), lowering="auto")
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class Wish:
 
     Attributes:
         peers: whether what people run today joins the table, where a model has such a counterpart.
+
+    Raises:
+        ZooError: a word that nothing is called, or a number below 1.
     """
 
     models: Sequence[str]
@@ -85,6 +93,8 @@ class Wish:
     peers: bool = True
 
     def __post_init__(self) -> None:
+        for name in self.models:
+            check_name(name)
         _check_words("runtime", self.runtimes, ENGINES)
         _check_words("lowering", self.lowerings, ("auto", *LOWERINGS, TIMM, EVERY))
         _check_words(
@@ -149,7 +159,7 @@ def _ways(wish: Wish) -> tuple[list[tuple[str, str, str]], list[str]]:
 def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
     """Return the lowerings of a model that are wished for, and notes about those that it lacks."""
     family = family_of(model)
-    if family == STATIC:
+    if family not in FAMILIES:  # static, or an attention module: nothing to choose
         return ["auto"], []
     own = lowerings_of(FAMILIES[family])
     if family == "condconv":

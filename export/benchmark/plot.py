@@ -1,15 +1,17 @@
 """The picture: accuracy against latency, every dynamic model with its tax and joined to its static twin."""
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.benchmark.layout import threads_of
+from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
 from export.benchmark.subjects import family_of
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
+from zoo.layers.attention import ATTENTION
 
 _BLACK = "#000000"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -30,22 +32,21 @@ def obstacle(table: Sequence[Row] | None = None) -> str | None:
 
 
 def panels(table: Sequence[Row]) -> list[Panel]:
-    """Return the rows with a top-1, for each way to run them that more than nothing is known of."""
+    """Return the rows with a top-1 under a title for each way to run them."""
     found: dict[str, list[Row]] = {}
     for row in table:
-        candidate = row.result.candidate
-        title = f"{candidate.where}, batch {candidate.batch}, {threads_of(candidate.threads)}"
         if row.result.top1 is not None:
-            found.setdefault(title, []).append(row)
+            found.setdefault(row.result.candidate.how, []).append(row)
     return list(found.items())
 
 
-def draw(table: Sequence[Row], path: Path) -> None:
+def draw(table: Sequence[Row], path: Path, source: str = "") -> None:
     """Draw one panel for each runtime, batch size and number of threads.
 
     Args:
         table: from :func:`export.benchmark.render.rows`.
         path: the PNG to write.
+        source: what the picture was made from, kept in the file.
 
     Raises:
         ZooError: there is nothing to draw, or nothing to draw with.
@@ -67,7 +68,7 @@ def draw(table: Sequence[Row], path: Path) -> None:
     for axes, (title, points) in zip(grid, shown, strict=False):
         _panel(axes, title, points, handles)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4 * columns, fontsize=8)
-    figure.savefig(path, dpi=150, format="png")
+    figure.savefig(path, dpi=150, format="png", metadata={"Source": source})
 
 
 def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) -> None:
@@ -77,7 +78,7 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    at = {row.result.candidate: _position(row) for row in points}
+    at = _positions(points)
     for row in points:
         candidate = row.result.candidate
         x, y = at[candidate]
@@ -91,9 +92,10 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        axes.annotate(note, (x, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8)
+        place = (0, 8) if candidate.lowering == "auto" else (0, -16)  # neighbours must not write over it
+        axes.annotate(note, (x, y), xytext=place, textcoords="offset points", ha="center", fontsize=8)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("p50 latency of a call, ms")
+    axes.set_xlabel("latency of a call, ms: the twin's p50 times the tax")
     axes.set_ylabel("clean top-1, %")
     axes.set_xscale("log")  # equal steps are equal ratios, as taxes are
     axes.set_xlim(min(x for x, _ in at.values()) / 1.5, max(x for x, _ in at.values()) * 1.5)
@@ -105,15 +107,27 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     axes.grid(alpha=0.3, which="both")
 
 
-def _position(row: Row) -> tuple[float, float]:
-    assert row.result.top1 is not None
-    return row.latency.p50 * 1e3, row.result.top1
+def _positions(points: list[Row]) -> dict[Candidate, tuple[float, float]]:
+    """Return each row's latency in milliseconds and its top-1 in percent.
+
+    A dynamic model stands where its tax puts it, as seen from its twin: its own percentiles keep the noise
+    that the tax is free of.
+    """
+    p50 = {row.result.candidate: row.latency.p50 * 1e3 for row in points}
+    found = {}
+    for row in points:
+        candidate = row.result.candidate
+        latency = p50[candidate] if row.tax is None else row.tax.value * p50.get(candidate.twin, math.nan)
+        assert row.result.top1 is not None
+        found[candidate] = (p50[candidate] if math.isnan(latency) else latency), row.result.top1
+    return found
 
 
 def _look(model: str) -> tuple[str, str]:
-    """Return a family's colour and marker; the static twin is a black square."""
+    """Return the colour and marker of a family or attention module; the static twin is a black square."""
     family = family_of(model)
     if family == STATIC:
         return _BLACK, "s"
-    index = list(FAMILIES).index(family)
-    return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+    index = [*FAMILIES, *ATTENTION].index(family)
+    around = index // len(_COLOURS)  # where the colours begin anew, they meet other markers
+    return _COLOURS[index % len(_COLOURS)], _MARKERS[(index + around) % len(_MARKERS)]

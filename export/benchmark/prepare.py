@@ -10,9 +10,10 @@ import torch
 
 from export._flow import export as certified_export
 from export._trials import Draws, Trial
-from export.base import ExportOptions
-from export.benchmark.engine import Bound, Setting
-from export.benchmark.engines import ENGINES, Exported
+from export.base import ExportOptions, first_line
+from export.benchmark.engine import Bound, FileEngine, Setting
+from export.benchmark.engines import ENGINES
+from export.benchmark.formats import Exported
 from export.benchmark.plan import Candidate
 from export.benchmark.subjects import TIMM, Subjects
 from export.certificate import CertificateError
@@ -98,6 +99,7 @@ class Workshop:
             WrongResult: it failed its certificate.
         """
         engine, path = ENGINES[candidate.runtime], self.artifact(candidate)
+        assert isinstance(engine, FileEngine)
         assert path is not None
         if not self.certify or not isinstance(engine, Exported) or candidate.lowering == TIMM:
             model = self.subjects.deployed(candidate.model, candidate.lowering)
@@ -120,21 +122,16 @@ class Workshop:
         model = self.subjects.deployed(candidate.model, candidate.lowering)
         bind = ENGINES[candidate.runtime].prepare(model, setting, self.place(candidate))
         images = Draws(np.random.default_rng(0), setting.input_size).unlike(candidate.batch)
-        bound, failure = bind(images), None
-
-        def got(_: np.ndarray) -> np.ndarray:
-            nonlocal failure
-            try:
-                return bound.fetch(bound.call())
-            except ZooError as error:  # what cannot run is not what runs wrongly
-                failure = error
-                raise
-
+        try:
+            bound = bind(images)
+            found = bound.fetch(bound.call())
+        except ZooError:
+            raise
+        except Exception as error:  # what cannot run is not what runs wrongly, whatever a runtime raises
+            raise ZooError(f"{type(error).__name__}: {first_line(error)}") from error
         expected = self.subjects.expected(candidate.model)
-        trial = Trial("what is timed", candidate.batch, images, got, expected)
+        trial = Trial("what is timed", candidate.batch, images, lambda _: found, expected)
         check = measure(trial, TOLERANCE[candidate.dtype])
-        if failure is not None:
-            raise failure
         if not check.passed:
             off = f"off by {check.max_rel:.1e} of the outputs, top-1 agrees on {check.top1:.0%}"
             raise WrongResult(check.note or off)

@@ -47,7 +47,7 @@ class Column(NamedTuple):
 
 def rows(run: Run) -> list[Row]:
     """Return the rows: by runtime, threads, batch and backbone, the static twin first, the others by tax."""
-    return sorted((_row(run, result) for result in run.results), key=_place)
+    return sorted(map(_row, run.results), key=_place)
 
 
 def to_text(table: Sequence[Row]) -> str:
@@ -77,31 +77,29 @@ def legend(run: Run) -> str:
     """Return what the columns mean and where the figures come from."""
     env = run.environment
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items() if version)
+    gpu = f", {env['gpu']}" if env["gpu"] else ""
     lines = [
-        "tax: latency over the static twin's, median of the ratios within rounds [95 % bootstrap interval].",
-        "p50, p90: of single calls. images/s: over all calls. MACs: of one image, as deployed.",
-        f"{env['date']}, {env['gpu'] or env['cpu']}, {env['usable_cores'] or env['cores']} cores, "
+        "tax: latency over the static twin's right beside it, median over rounds [95 % bootstrap interval].",
+        "p50, p90, p99: of single calls. images/s: over all calls. MACs: of one image, as deployed.",
+        f"{env['date']}, {env['cpu']} ({env['isa']}), {env['usable_cores'] or env['cores']} cores{gpu}, "
         f"{env['os']}, python {env['python']}, {versions}.",
         f"Load average {env['load']} at the start and {env.get('load_at_the_end')} at the end; "
         f"commit {env['commit'] or 'unknown'}.",
     ]
     if any(result.memory_bytes for result in run.results):
         lines.insert(2, "memory: what a process's peak rises by while it loads and runs the artifact.")
-    if any(result.copies for result in run.results):
-        lines.append("Runtimes that take numpy arrays alone include the copies to and from the device.")
     if random := sorted({result.candidate.model for result in run.results if not result.trained}):
         lines.append(f"Random weights: {', '.join(random)}.")
     return "\n".join([*lines, *run.notes])
 
 
-def _row(run: Run, result: Result) -> Row:
-    twin = None if result.candidate.is_static else run.twin(result)
+def _row(result: Result) -> Row:
     seen = latency(result.rounds)
     return Row(
         result,
         seen,
         result.candidate.batch / seen.mean,
-        None if twin is None else paired_ratio(result.rounds, twin.rounds),
+        paired_ratio(result.rounds, result.twin_rounds) if result.twin_ns else None,
     )
 
 
@@ -119,7 +117,8 @@ def _maybe(value: float | None, text: str, unit: float = 1) -> str:
     return "" if value is None else text.format(value / unit)
 
 
-def _tax(row: Row) -> str:
+def tax_cell(row: Row) -> str:
+    """Return a row's tax and its interval as text; a static model has the word ``twin`` instead."""
     if row.tax is None:
         return "twin" if row.result.candidate.is_static else ""
     return "{:.2f} [{:.2f}, {:.2f}]".format(*row.tax)
@@ -132,8 +131,9 @@ COLUMNS = (
     Column("threads", lambda row: str(row.result.candidate.threads), always=False),
     Column("p50 ms", lambda row: f"{row.latency.p50 * 1e3:.2f}"),
     Column("p90 ms", lambda row: f"{row.latency.p90 * 1e3:.2f}"),
+    Column("p99 ms", lambda row: f"{row.latency.p99 * 1e3:.2f}"),
     Column("images/s", lambda row: f"{row.throughput:,.0f}"),
-    Column("tax [95 % CI]", _tax),
+    Column("tax [95 % CI]", tax_cell),
     Column("file MB", lambda row: _maybe(row.result.file_bytes, "{:.1f}", 1e6)),
     Column("memory MB", lambda row: _maybe(row.result.memory_bytes, "{:.0f}", 1e6), always=False),
     Column("params", lambda row: f"{row.result.params / 1e6:.2f} M"),

@@ -23,6 +23,7 @@ class Result:
     Attributes:
         candidate: which.
         rounds_ns: for every round the nanoseconds of each call.
+        twin_ns: the same of its static twin, timed right before or after; empty where there is none.
         lowerings: how many dynamic layers run by which lowering.
         params: numbers that the model learns.
         macs: multiply-accumulates for one image, as it is deployed.
@@ -31,11 +32,11 @@ class Result:
         file_bytes: of the artifact; None where there is none.
         memory_bytes: see :mod:`export.benchmark.memory`; None where it was not measured.
         error: relative, against the unlowered eager model.
-        copies: whether a call includes copies to and from the device.
     """
 
     candidate: Candidate
     rounds_ns: Sequence[Sequence[int]]
+    twin_ns: Sequence[Sequence[int]] = ()
     lowerings: dict[str, int] = field(default_factory=dict)
     params: int = 0
     macs: int = 0
@@ -44,12 +45,16 @@ class Result:
     file_bytes: int | None = None
     memory_bytes: int | None = None
     error: float = 0.0
-    copies: bool = False
 
     @cached_property
     def rounds(self) -> Rounds:
         """For every round the seconds of each call."""
-        return [[call / 1e9 for call in calls] for calls in self.rounds_ns]
+        return _in_seconds(self.rounds_ns)
+
+    @cached_property
+    def twin_rounds(self) -> Rounds:
+        """The same of its static twin."""
+        return _in_seconds(self.twin_ns)
 
 
 @dataclass(frozen=True)
@@ -68,25 +73,18 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def twin(self, result: Result) -> Result | None:
-        """Return the static twin of a result, of the same rounds, or None where it was not measured."""
-        return self._by_candidate.get(result.candidate.twin)
-
-    @cached_property
-    def _by_candidate(self) -> dict[Candidate, Result]:
-        return {result.candidate: result for result in self.results}
-
     def to_json(self) -> str:
-        """Return the run as JSON."""
-        results = [{**row.pop("candidate"), **row} for row in map(asdict, self.results)]
-        record = {
+        """Return the run as JSON, a result a line, so that a committed file shows what changed."""
+        results = ({**row.pop("candidate"), **row} for row in map(asdict, self.results))
+        head = {
             "format": FORMAT,
             "environment": self.environment,
             "settings": self.settings,
             "notes": self.notes,
-            "results": results,
         }
-        return json.dumps(record, indent=1, allow_nan=False)
+        text = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+        lines = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in results)
+        return f'{text},\n "results": [\n{lines}\n ]\n}}\n'
 
 
 def read(path: Path) -> Run:
@@ -106,13 +104,20 @@ def read(path: Path) -> Run:
     try:
         results = tuple(map(_result, record["results"]))
         run = Run(results, record["environment"], record["settings"], tuple(record["notes"]))
-        if any(not calls for result in results for calls in (result.rounds_ns or [[]])):
-            raise ValueError("a round without calls")
+        for result in results:
+            if not result.rounds_ns or not all(map(len, (*result.rounds_ns, *result.twin_ns))):
+                raise ValueError("a round without calls")
+            if result.twin_ns and len(result.twin_ns) != len(result.rounds_ns):
+                raise ValueError("a twin of other rounds")
         if missing := FACTS - run.environment.keys():
             raise ValueError(f"no {sorted(missing)[0]} in the environment")
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{path} is damaged ({type(error).__name__}: {error}); measure anew.") from None
     return run
+
+
+def _in_seconds(rounds_ns: Sequence[Sequence[int]]) -> Rounds:
+    return [[call / 1e9 for call in calls] for calls in rounds_ns]
 
 
 def _result(row: dict[str, Any]) -> Result:

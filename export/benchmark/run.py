@@ -9,9 +9,8 @@ from pathlib import Path
 
 from export._metadata import lowerings_of
 from export.benchmark import environment, memory
-from export.benchmark.engines import ENGINES
 from export.benchmark.layout import threads_of
-from export.benchmark.measure import LEAST_ROUNDS, calls_per_turn, interleave
+from export.benchmark.measure import LEAST_ROUNDS, Samples, calls_per_turn, interleave
 from export.benchmark.plan import Candidate, Plan
 from export.benchmark.prepare import Ready, Workshop, WrongResult, pinned
 from export.benchmark.results import Result, Run
@@ -81,7 +80,8 @@ class Benchmark:
         if not results:
             raise ZooError(f"nothing could be measured: {self.notes[-1]}")
         facts["load_at_the_end"] = environment.load_average()
-        return Run(tuple(results), facts, vars(self.effort).copy(), tuple(dict.fromkeys(self.notes)))
+        settings = {**vars(self.effort), "cuda_graphs": self.workshop.cuda_graphs}
+        return Run(tuple(results), facts, settings, tuple(dict.fromkeys(self.notes)))
 
     def _export(self) -> None:
         """Write every artifact."""
@@ -110,12 +110,15 @@ class Benchmark:
         calls = [each.bound.call for each in ready]
         turns = [calls_per_turn(call) for call in calls]
         start = time.perf_counter()
-        samples = interleave(calls, turns, self.effort.rounds, self.effort.seconds, self.effort.seed)
+        places = {each.candidate: place for place, each in enumerate(ready)}
+        partners = [None if each.candidate.is_static else places.get(each.candidate.twin) for each in ready]
+        effort = self.effort
+        samples = interleave(calls, turns, effort.rounds, partners, effort.seconds, effort.seed)
         self.say(
             f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}: "
-            f"{len(ready)} candidates, {len(samples[0])} rounds, {time.perf_counter() - start:.0f} s"
+            f"{len(ready)} candidates, {len(samples[0].own)} rounds, {time.perf_counter() - start:.0f} s"
         )
-        return [self._result(each, rounds) for each, rounds in zip(ready, samples, strict=True)]
+        return [self._result(each, seen) for each, seen in zip(ready, samples, strict=True)]
 
     def _prepare(self, candidate: Candidate) -> Ready | None:
         if self.workshop.artifact(candidate) in self._failed:
@@ -132,16 +135,17 @@ class Benchmark:
         self.notes.append(f"{verb} {what}: {error}")
         self.say(f"  {self.notes[-1]}")
 
-    def _result(self, ready: Ready, rounds: list[list[float]]) -> Result:
+    def _result(self, ready: Ready, samples: Samples) -> Result:
         candidate, subjects = ready.candidate, self.workshop.subjects
         params, macs = subjects.cost(candidate.model, candidate.lowering)
         deployed = subjects.deployed(candidate.model, candidate.lowering)
         taken = None
         if self.effort.memory and ready.path is not None:
-            taken = memory.peak_memory(candidate, ready.path, subjects.size(candidate.model))
+            taken = memory.peak_memory(candidate.runtime, ready.path, self.workshop.setting(candidate))
         return Result(
             candidate,
-            [[round(call * 1e9) for call in calls] for calls in rounds],
+            rounds_ns=_in_nanoseconds(samples.own),
+            twin_ns=_in_nanoseconds(samples.partner),
             lowerings=dict(Counter(lowerings_of(deployed).values())),
             params=params,
             macs=macs,
@@ -150,5 +154,8 @@ class Benchmark:
             file_bytes=ready.file_bytes,
             memory_bytes=taken,
             error=ready.error,
-            copies=candidate.device != "cpu" and ENGINES[candidate.runtime].copies,
         )
+
+
+def _in_nanoseconds(rounds: list[list[float]]) -> list[list[int]]:
+    return [[round(call * 1e9) for call in calls] for calls in rounds]

@@ -1,6 +1,5 @@
 """onnxruntime sessions for timing: pinned threads, bound inputs and outputs, profiles."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from export import _onnxruntime
 from export.base import first_line
+from export.benchmark.engine import Bound
 from export.onnx import INPUT, OUTPUT
 from zoo.errors import ZooError
 
@@ -66,24 +66,18 @@ def run(session: Any, images: np.ndarray) -> np.ndarray:
     return session.run([OUTPUT], {INPUT: images})[0]
 
 
-def bound(
-    session: Any, images: np.ndarray, device: str
-) -> tuple[Callable[[], None], Callable[[None], np.ndarray]]:
-    """Put images and room for the result on a device.
-
-    Returns:
-        The call that computes the one from the other, and the function that copies the result here.
-    """
+def bound(session: Any, images: np.ndarray) -> Bound:
+    """Put images and room for the result on the CUDA device, where a recorded graph expects them again."""
     import onnxruntime
 
-    classes = session.get_outputs()[0].shape[1]
-    given = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
-    room = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)
+    shape = len(images), session.get_outputs()[0].shape[1]
+    given = onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)
+    room = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
     binding = session.io_binding()
     binding.bind_ortvalue_input(INPUT, given)
     binding.bind_ortvalue_output(OUTPUT, room)
 
     def call() -> None:
-        session.run_with_iobinding(binding)  # it waits for the device
+        session.run_with_iobinding(binding)  # it waits for the device, also where it replays a graph
 
-    return call, lambda _: room.numpy()
+    return Bound(call, lambda _: room.numpy())

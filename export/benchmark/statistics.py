@@ -1,8 +1,8 @@
 """Percentiles, ratios of interleaved samples, and how far to trust them. Pure functions of numbers.
 
-A machine's speed drifts: its clock, its temperature, its other users. Two candidates that are timed in turn
-within a short round see the same machine, so the ratio within a round is free of the drift, and the median
-over rounds is free of the rounds in which something else disturbed one of the two.
+A machine's speed drifts: its clock, its temperature, its other users. Two candidates that are timed one right
+after the other see the same machine, so their ratio is free of the drift, and the median over rounds is free
+of the rounds in which something else disturbed one of the two.
 
 A candidate's samples are ``rounds``: for every round the seconds of each call.
 """

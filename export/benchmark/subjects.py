@@ -12,16 +12,20 @@ from torch.nn import functional as F
 from export._inputs import input_size
 from export.base import ExportOptions, Predict
 from export.parity import prepared, reference
-from zoo.catalog import complexity
-from zoo.layers import FAMILIES, STATIC, CondConv2d, fold
+from zoo.catalog import complexity, split_name
+from zoo.errors import ZooError
+from zoo.layers import STATIC, CondConv2d, fold
 from zoo.models import create_model
 from zoo.pretrained import read_manifest
 
 TIMM = "timm"
 """Not a lowering of ours: CondConv computed by timm's own layer."""
 
-PEERS = {"kw": "grouped", "fgk": "grouped", "dpk": "grouped", "condconv": TIMM}
-"""How each family is run elsewhere: the batch folded into groups, as the research code does, and timm."""
+PEERS = {"kw": "grouped", "fgk": "grouped", "dpk": "grouped", "condconv": TIMM, "dyconv": "grouped"}
+"""How each family is run elsewhere: the batch folded into groups, as the research code does, and timm.
+
+A family without a row here has no such counterpart.
+"""
 
 
 class Subjects:
@@ -67,7 +71,11 @@ class Subjects:
 
     def _model(self, name: str) -> nn.Module:
         if self.is_trained(name):
-            return create_model(name, pretrained=True).eval()
+            try:
+                return create_model(name, pretrained=True).eval()
+            except RuntimeError as error:  # torch's, for weights of other shapes
+                cure = "train it anew, or measure with --no-pretrained"
+                raise ZooError(f"the trained weights of {name} do not fit it; {cure}.") from error
         torch.manual_seed(0)
         return enliven(create_model(name))
 
@@ -76,9 +84,13 @@ class Subjects:
 
 
 def family_of(name: str) -> str:
-    """Return the family that a model's name ends with; a name without one is a static model's."""
-    suffix = name.rpartition("_")[2]
-    return suffix if suffix in FAMILIES else STATIC
+    """Return what a model's name says behind its backbone: a family, an attention module, or ``static``."""
+    return split_name(name)[1]
+
+
+def twin_of(name: str) -> str:
+    """Return the name of a model's static twin."""
+    return f"{split_name(name)[0]}_{STATIC}"
 
 
 @torch.no_grad()

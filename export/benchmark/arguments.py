@@ -1,0 +1,61 @@
+"""What ``python -m export.benchmark`` takes."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.benchmark.engines import ENGINES
+
+RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accuracy_latency.png"
+"""The files of a folder of results."""
+
+_QUICK = {"runtimes": ["onnx"], "batch": [1, 8], "rounds": 20, "seconds": 8.0, "devices": ["cpu"]}
+_USUAL = {"runtimes": None, "batch": [1, 8], "rounds": 40, "seconds": 60.0, "devices": ["cpu", "cuda"]}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the arguments, with the defaults of a quick or of a usual run for what was not given."""
+    args = _parser().parse_args(argv)
+    for name, value in (_QUICK if args.quick else _USUAL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.runtimes is None:
+        args.runtimes = [name for name, engine in ENGINES.items() if not engine.slow]
+    elif "all" in args.runtimes:
+        args.runtimes = list(ENGINES)
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.benchmark",
+        description="What dynamic-kernel models cost where they will run, next to their static twins.",
+        epilog="Exit codes: 0, 1 a candidate computed something else than its model, 2 bad input.",
+    )
+    add = parser.add_argument
+    words: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    numbers: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
+    add("--models", "--model", default=[], **words, help='as "*_dpk" (default: those with trained weights)')
+    add("--runtimes", **words, help=f"of {', '.join(ENGINES)}, or all (default: all that prepare quickly)")
+    add("--devices", **words, help="cpu, cuda, or what else a runtime has (default: cpu cuda)")
+    add("--dtypes", default=["fp32"], **words, help="fp32, bf16 (default: fp32)")
+    add("--lowerings", default=["auto"], **words, help="auto, names of lowerings, or all (default: auto)")
+    add("--batch", **numbers, help="batch sizes (default: 1 8)")
+    add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")
+    add("--rounds", type=int, help="rounds of each batch size, at most (default: 40)")
+    add("--seconds", type=float, help="after which a batch size begins no further round (default: 60)")
+    add("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
+    add("--quick", action="store_true", help="onnx on the CPU, batch 1 and 8, few rounds, no peers or memory")
+    add("--no-peers", action="store_true", help="leave out what people run today")
+    add("--no-memory", action="store_true", help="leave out peak memory")
+    add("--no-pretrained", action="store_true", help="random weights; the time is the same")
+    add("--certify", action="store_true", help="the whole parity certificate for every artifact")
+    add("--cuda-graphs", action="store_true", help="replay recorded graphs on CUDA, where a runtime can")
+    add("--output", type=Path, metavar="DIR", help=f"folder for {RESULTS}, {CSV}, {TABLE}, {PICTURE}")
+    add("--json", type=Path, metavar="FILE", help=f"write the {RESULTS} alone, to this file")
+    add("--against", type=Path, metavar="FILE", help=f"compare the taxes with an earlier {RESULTS}")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--render", type=Path, metavar="FILE", help=f"write the tables of a {RESULTS} anew")
+    other.add_argument("--breakdown", metavar="MODEL", help="where onnxruntime's time goes, layer by layer")
+    return parser

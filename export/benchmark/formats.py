@@ -1,0 +1,69 @@
+"""The formats of ``export.base.RUNTIMES`` and the libraries that run them."""
+
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from export.base import ExportOptions, Runtime
+from export.benchmark import sessions
+from export.benchmark.engine import Bind, Bound, FileEngine, Setting
+from export.benchmark.networks import on_device
+from export.onnx import OnnxRuntime
+from export.torchscript import TorchScript, _load
+
+
+class Exported(FileEngine):
+    """A file as ``python -m export.FORMAT`` writes it.
+
+    Attributes:
+        runtime: the format.
+    """
+
+    runtime: ClassVar[Runtime]
+
+    def available(self, device: str) -> str | None:
+        """Return what the format says."""
+        return self.runtime.available(device)
+
+    def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
+        """Write the file as the format does it."""
+        batch = setting.batch if setting.frozen else None
+        path.parent.mkdir(parents=True)
+        try:
+            self.runtime.export(model, path, ExportOptions(input_size=setting.input_size, batch=batch))
+        except BaseException:
+            shutil.rmtree(path.parent)  # half an artifact must not be taken for one
+            raise
+
+
+class Onnx(Exported):
+    """ONNX in onnxruntime; off the CPU, inputs and outputs are bound to memory of the device."""
+
+    runtime: ClassVar[Runtime] = OnnxRuntime()
+    kind: ClassVar[str] = OnnxRuntime.name
+    suffix: ClassVar[str] = OnnxRuntime.suffix
+    devices: ClassVar[tuple[str, ...]] = OnnxRuntime.providers
+
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return a session with threads of its own."""
+        graphs = setting.cuda_graphs and setting.device == "cuda"
+        session = sessions.open_session(path, setting.device, setting.threads, cuda_graphs=graphs)
+        if setting.device == "cpu":
+            return lambda images: Bound(lambda: sessions.run(session, images), np.asarray)
+        return lambda images: sessions.bound(session, images)
+
+
+class Script(Exported):
+    """TorchScript in torch."""
+
+    runtime: ClassVar[Runtime] = TorchScript()
+    kind: ClassVar[str] = TorchScript.name
+    suffix: ClassVar[str] = TorchScript.suffix
+    devices: ClassVar[tuple[str, ...]] = TorchScript.providers
+
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return the frozen module."""
+        return on_device(_load(path, setting.device), setting)

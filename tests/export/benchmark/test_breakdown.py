@@ -1,0 +1,118 @@
+import dataclasses
+from collections import Counter
+
+import onnx
+import pytest
+
+from export.base import ExportOptions
+from export.benchmark import profile
+from export.benchmark.attribution import (
+    BETWEEN,
+    CONTEXT,
+    CONVOLUTION,
+    FACTORS,
+    REST,
+    STATIC_CONVOLUTION,
+    UNATTRIBUTED,
+    Origin,
+)
+from export.benchmark.breakdown import _exported, break_down
+from export.benchmark.plan import Candidate
+from export.benchmark.profile import Part, Profile, summarise
+from export.onnx import OnnxRuntime
+from zoo.errors import ZooError
+
+
+@pytest.mark.parametrize(
+    ("model", "lowering"),
+    [("static", "auto"), ("kw", "unfold"), ("dpk", "contract"), ("condconv", "grouped")],
+)
+def test_all_time_has_a_place(model, lowering, subjects):
+    candidate = Candidate(f"benchnet_{model}", lowering=lowering, batch=3)
+    found = break_down(candidate, subjects, calls=5)
+    kinds = found.by_kind()
+    assert sum(kinds.values()) == pytest.approx(found.seconds)
+    assert sum(sum(parts.values()) for parts in found.by_layer().values()) == pytest.approx(
+        found.seconds - kinds[BETWEEN]
+    )
+    assert kinds[UNATTRIBUTED] < 0.2 * found.seconds
+    assert kinds[STATIC_CONVOLUTION] > 0
+    assert kinds[REST] > 0
+    dynamic = {layer for layer, parts in found.by_layer().items() if CONVOLUTION in parts}
+    if model == "static":
+        assert not dynamic
+        assert kinds[CONTEXT] == kinds[FACTORS] == 0
+    else:
+        assert dynamic == {"stage.conv1", "stage.conv2"}
+        assert kinds[CONTEXT] > 0
+        assert kinds[FACTORS] > 0
+
+
+def test_what_is_profiled_is_what_is_exported(subjects, tmp_path):
+    model, size = subjects.deployed("benchnet_dpk", "contract"), subjects.size("benchnet_dpk")
+    options = ExportOptions(input_size=size)
+    OnnxRuntime().export(model, tmp_path / "model.onnx", options)
+    exported = onnx.load(tmp_path / "model.onnx").graph
+    profiled = _exported(model, options.example(), frozen=False).graph
+    assert Counter(node.op_type for node in exported.node) == Counter(node.op_type for node in profiled.node)
+
+
+def test_a_wrong_model_is_not_profiled(subjects, monkeypatch):
+    monkeypatch.setattr(subjects, "expected", lambda name: lambda images: images[:, 0, 0, :10])
+    with pytest.raises(ZooError, match="benchnet_static was not profiled: its outputs are wrong"):
+        break_down(Candidate("benchnet_static"), subjects, calls=5)
+
+
+def test_timms_layer_is_not_taken_apart(subjects):
+    with pytest.raises(ZooError, match="the parts of timm's layer are not known"):
+        break_down(Candidate("benchnet_condconv", lowering="timm"), subjects, calls=5)
+
+
+class Known:
+    """Stands in for an attribution: every operator is a factor of its own layer."""
+
+    def origin(self, name, op):
+        return Origin(name, FACTORS, op)
+
+
+def test_the_faster_half_of_the_calls_is_added_up():
+    """Two warm-up calls, then four; the operator a takes half of each."""
+    runs = [(0, 1000), (2000, 900), (4000, 100), (6000, 400), (8000, 200), (10000, 800)]
+    events = [{"cat": "Session", "name": "model_run", "ts": start, "dur": length} for start, length in runs]
+    events += [
+        {
+            "cat": "Node",
+            "name": "a_kernel_time",
+            "ts": start + 1,
+            "dur": length / 2,
+            "args": {"op_name": "Gemm"},
+        }
+        for start, length in runs
+    ]
+    found = summarise(Candidate("benchnet_kw"), events, Known(), calls=4)
+    assert found.calls == 2
+    assert found.seconds == pytest.approx(150e-6)
+    assert found.parts == (Part(Origin("a", FACTORS, "Gemm"), "Gemm", pytest.approx(75e-6), 1),)
+    assert found.between == pytest.approx(75e-6)
+
+
+def test_the_text_sets_a_model_beside_its_twin():
+    kw = Candidate("benchnet_kw")
+    parts = (
+        Part(Origin("stage.conv1", FACTORS, "Softmax"), "Softmax", 3e-3, 2),
+        Part(Origin("stage.conv1", CONVOLUTION, "MatMul"), "MatMul", 5e-3, 1),
+        Part(Origin("", REST, "Relu"), "Relu", 1e-3, 3),
+    )
+    twin = Profile(
+        kw.twin, 4e-3, 5, (Part(Origin("stage.conv1", STATIC_CONVOLUTION, "Conv"), "Conv", 4e-3, 1),)
+    )
+    text = profile.to_text(Profile(kw, 10e-3, 5, parts), twin)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0][:2] == ["benchnet_kw,", "onnxruntime,"]
+    assert ["factors", "3.000", "30.0%"] in [line[:3] for line in lines]
+    assert ["static", "convolution", "4.000"] in [line[:3] for line in lines]
+    assert ["stage.conv1", "3.000", "5.000", "8.000"] in lines
+    assert ["(all", "else)", "1.000", "1.000"] in lines
+    assert ["MatMul", "convolution", "1", "5.000", "50.0%"] in lines
+    alone = profile.to_text(dataclasses.replace(twin, candidate=kw.twin))
+    assert "benchnet_static" in alone

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from export.benchmark.arguments import parse
+from export.benchmark.cli import main
+from export.benchmark.engines import ENGINES
+from export.benchmark.subjects import Subjects
+from zoo.cli import run
+
+QUICK = (
+    "--model benchnet_kw --quick --runtimes torchscript --batch 1 --rounds 5 --seconds 0.1 --no-pretrained"
+)
+
+
+def results(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
+
+
+def test_quick_measures_onnx_alone_unless_told_otherwise():
+    quick, usual = parse(["--quick"]), parse([])
+    assert (quick.runtimes, quick.batch, quick.devices) == (["onnx"], [1, 8], ["cpu"])
+    assert quick.rounds < usual.rounds
+    assert quick.seconds * len(quick.batch) < 30
+    assert parse(["--quick", "--batch", "2", "--rounds", "7"]).batch == [2]
+    assert "eager" in usual.runtimes
+    assert not any(ENGINES[name].slow for name in usual.runtimes)
+    assert parse(["--runtimes", "all"]).runtimes == list(ENGINES)
+
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    folder, alone = tmp_path / "out", tmp_path / "alone.json"
+    assert main([*QUICK.split(), "--output", str(folder), "--json", str(alone)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 candidates, static twins included" in printed
+    assert "benchnet_kw" in printed
+    assert "no accuracy_latency.png: none of the models has a top-1" in printed
+    written = results(folder)
+    assert written.keys() == {"results.json", "results.csv", "table.md"}
+    assert alone.read_text() == written["results.json"]
+    assert {row["model"] for row in json.loads(written["results.json"])["results"]} == {
+        "benchnet_static",
+        "benchnet_kw",
+    }
+
+    # The same files again, from the JSON alone, and nothing has moved since.
+    again = tmp_path / "again"
+    assert main(["--render", str(alone), "--output", str(again), "--against", str(alone)]) == 0
+    assert results(again) == written
+    assert "0 of 1 moved beyond the noise" in capsys.readouterr().out
+
+
+def test_a_breakdown_from_the_command_line(tmp_path, capsys):
+    argv = f"--breakdown benchnet_dpk --batch 1 2 --rounds 5 --no-pretrained --output {tmp_path}"
+    assert main(argv.split()) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "benchnet_dpk, onnxruntime, batch 1",
+        "benchnet_dpk, onnxruntime, batch 2",
+        "benchnet_static",
+    ):
+        assert words in printed
+    assert (tmp_path / "breakdown.txt").read_text().count("kind") == 4
+
+
+def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
+    deployed = Subjects.deployed
+
+    def other(self, name, lowering):
+        model = deployed(self, name, lowering)
+        if name == "benchnet_kw":
+            next(model.parameters()).data *= 1.1
+        return model
+
+    monkeypatch.setattr(Subjects, "deployed", other)
+    assert run(main, QUICK.split()) == 1
+    printed = capsys.readouterr().out
+    assert "refused benchnet_kw on torchscript, batch 1: off by" in printed
+    assert "twin" in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("--model benchnet_kv", "no model matches 'benchnet_kv'. Did you mean "),
+        ("--model benchnet_kw --runtimes onxn", "unknown runtime 'onxn'"),
+        ("--model benchnet_kw --batch 0", "0 is not a batch size"),
+        ("--model benchnet_kw --rounds 2", "2 rounds say nothing about noise"),
+        ("--model benchnet_kw --seconds 0", "0 seconds are no time"),
+        ("--model benchnet_kw --against none.json", "cannot read none.json: No such file"),
+        ("--model benchnet_kw --output none/of/these", "cannot write to none/of/these"),
+        ("--model benchnet_kw --json none/file.json", "cannot write to none: it is no folder"),
+        ("--render none.json", "cannot read none.json"),
+        ("--breakdown benchnet_kv", "unknown model 'benchnet_kv'"),
+        ("--breakdown benchnet_kw --lowerings unfolded", "unknown lowering 'unfolded'"),
+        ("--breakdown benchnet_kw --batch 0", "0 is not a batch size"),
+        ("--breakdown benchnet_kw --rounds 0", "0 rounds say nothing"),
+    ],
+)
+def test_bad_input_is_one_sentence(argv, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(main, argv.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {words}")
+    assert error.count("\n") == 1

@@ -1,0 +1,122 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from export.base import RUNTIMES
+from export.benchmark.engine import FileEngine, Setting
+from export.benchmark.engines import ENGINES, refusal
+from export.benchmark.networks import Compiled
+from zoo.errors import ZooError
+
+SIZE = (3, 32, 32)
+FILES = [name for name, engine in ENGINES.items() if isinstance(engine, FileEngine)]
+#: Those that call a C++ compiler.
+SLOW = ("compile", "aoti")
+
+
+def runs_here(name, device="cpu"):
+    if reason := refusal(name, device, "fp32"):
+        pytest.skip(f"{name} on {device}: {reason}")
+    return ENGINES[name]
+
+
+def images(batch):
+    return np.random.default_rng(batch).standard_normal((batch, *SIZE), dtype=np.float32)
+
+
+def answer(engine, subjects, setting, folder, lowering="unfold"):
+    """Return what an engine computes of a batch that is called twice, for a call must not spoil the next."""
+    bind = engine.prepare(subjects.deployed("benchnet_kw", lowering), setting, folder)
+    bound = bind(images(setting.batch))
+    bound.call()
+    return bound.fetch(bound.call())
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if name not in SLOW])
+def test_every_engine_computes_the_model(name, subjects, tmp_path):
+    batch = 3
+    found = answer(runs_here(name), subjects, Setting(SIZE, batch), tmp_path)
+    assert found.shape == (batch, 10)
+    assert found.dtype == np.float32
+    assert np.allclose(found, subjects.expected("benchnet_kw")(images(batch)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_compiled_engines_compute_the_model(name, subjects, tmp_path):
+    found = answer(runs_here(name), subjects, Setting(SIZE, 3), tmp_path)
+    assert np.allclose(found, subjects.expected("benchnet_kw")(images(3)), rtol=1e-3, atol=1e-4)
+
+
+def test_torch_compile_takes_many_networks_of_one_class(subjects, tmp_path, monkeypatch):
+    """More than torch keeps for one code object; without inductor, which takes long."""
+    monkeypatch.setattr(Compiled, "backend", "eager")
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    for batch in (1, 2, 3):
+        answer(Compiled(), subjects, Setting(SIZE, batch), tmp_path)
+
+
+def test_what_torch_compile_cannot_do_is_one_sentence(tmp_path):
+    class Branches(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    bound = ENGINES["compile"].prepare(Branches(), Setting(SIZE), tmp_path)(images(1))
+    with pytest.raises(ZooError, match=r"^torch\.compile cannot compile the model: .*$"):
+        bound.call()
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in SLOW])
+def test_a_file_is_written_once_and_for_a_frozen_batch_anew(name, subjects, tmp_path, monkeypatch):
+    engine = runs_here(name)
+    free, frozen = Setting(SIZE, 2), Setting(SIZE, 2, frozen=True)
+    assert engine.artifact(free, tmp_path) == engine.artifact(dataclasses.replace(free, batch=5), tmp_path)
+    assert engine.artifact(free, tmp_path) != engine.artifact(frozen, tmp_path)
+    answer(engine, subjects, frozen, tmp_path, "grouped")
+    monkeypatch.setattr(type(engine), "export", None)
+    answer(engine, subjects, frozen, tmp_path, "grouped")
+    with pytest.raises(TypeError):
+        answer(engine, subjects, free, tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_one_sentence(name, tmp_path):
+    engine = runs_here(name)
+    path = tmp_path / f"model{engine.suffix}"
+    path.write_bytes(b"no model")
+    with pytest.raises(ZooError, match=rf"cannot load (\S*/)?{path.name}[^\n]*$"):
+        engine.load(path, Setting(SIZE))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "openvino"])
+def test_half_a_file_is_not_left(name, subjects, tmp_path):
+    class Untraceable(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no way")
+
+    engine, setting = runs_here(name), Setting(SIZE)
+    path = engine.artifact(setting, tmp_path)
+    model = Untraceable().eval()
+    with pytest.raises(ZooError, match="cannot express the model"):
+        engine.prepare(model, setting, tmp_path)
+    assert not path.parent.exists()
+
+
+def test_every_format_of_the_exporter_is_an_engine():
+    assert RUNTIMES.keys() <= ENGINES.keys()
+
+
+def test_reasons_name_what_there_is_instead():
+    assert refusal("openvino", "cuda", "fp32") == "it has no cuda, only cpu"
+    assert refusal("onnx", "cpu", "bf16") == "there is no bf16 for it yet"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if "cuda" in engine.devices])
+def test_every_engine_computes_the_model_on_cuda(name, graphs, subjects, tmp_path):
+    setting = Setting(SIZE, 3, "cuda", cuda_graphs=graphs)
+    found = answer(runs_here(name, "cuda"), subjects, setting, tmp_path)
+    assert np.allclose(found, subjects.expected("benchnet_kw")(images(3)), rtol=1e-2, atol=1e-3)

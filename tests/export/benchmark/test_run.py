@@ -1,0 +1,168 @@
+"""Preparing and measuring, on networks of a few thousand parameters."""
+
+import dataclasses
+import getpass
+import json
+import platform
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export.benchmark import memory
+from export.benchmark.engine import Setting
+from export.benchmark.engines import ENGINES
+from export.benchmark.environment import FACTS, environment
+from export.benchmark.plan import Candidate, Wish, plan
+from export.benchmark.prepare import Workshop, WrongResult
+from export.benchmark.run import Benchmark, Effort
+from zoo.errors import ZooError
+
+KW = Candidate("benchnet_kw", "eager", batch=2)
+FEW = Effort(rounds=5, seconds=0.1, memory=False)
+
+
+def wrong(subjects, monkeypatch):
+    """Have the kw network deployed with other weights than it is expected to have."""
+    deployed = subjects.deployed
+
+    def other(name, lowering):
+        model = deployed(name, lowering)
+        if name == "benchnet_kw":
+            next(model.parameters()).data *= 1.1
+        return model
+
+    monkeypatch.setattr(subjects, "deployed", other)
+
+
+def test_a_candidate_is_ready_when_it_is_right(workshop):
+    ready = workshop.prepare(KW)
+    assert ready.error < 1e-4
+    assert ready.path is None
+    assert ready.file_bytes is None
+    assert ready.bound.fetch(ready.bound.call()).shape == (2, 10)
+
+
+def test_a_candidate_that_computes_something_else_is_refused(workshop, monkeypatch):
+    wrong(workshop.subjects, monkeypatch)
+    with pytest.raises(WrongResult, match=r"off by \d\.\de-\d\d of the outputs"):
+        workshop.prepare(KW)
+
+
+def test_a_candidate_that_cannot_run_is_another_matter(workshop, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("out of memory\nand so on")
+
+    monkeypatch.setattr(type(ENGINES["eager"]), "network", lambda *_: fails)
+    with pytest.raises(ZooError, match=r"^RuntimeError: out of memory$"):
+        workshop.prepare(KW)
+
+
+def test_the_peers_are_files_of_one_batch_size(workshop):
+    peer = Candidate("benchnet_condconv", "onnx", lowering="timm", batch=3)
+    workshop.export(peer)
+    ready = workshop.prepare(peer)
+    assert ready.error < 1e-4
+    assert ready.file_bytes == ready.path.stat().st_size > 1_000
+    assert workshop.artifact(dataclasses.replace(peer, batch=4)) != ready.path
+
+
+def test_a_certified_artifact_keeps_its_size(subjects, tmp_path):
+    candidate = Candidate("benchnet_kw", "torchscript")
+    careful = Workshop(subjects, tmp_path, certify=True)
+    careful.export(candidate)
+    ready = careful.prepare(candidate)
+    beside = [path.name for path in ready.path.parent.iterdir()]
+    assert sorted(beside) == ["model.pt", "model.pt.certificate.json"]
+    assert ready.file_bytes == ready.path.stat().st_size
+
+
+def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
+    planned = plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
+    lines = []
+    run = Benchmark(planned, workshop, FEW, lines.append).run()
+    assert {result.candidate for result in run.results} == set(planned.candidates)
+    assert {len(result.rounds) for result in run.results} == {5}
+    for result in run.results:
+        assert min(min(calls) for calls in result.rounds) > 0
+        assert (result.file_bytes is None) == (result.candidate.runtime == "eager")
+        assert result.macs > 100_000
+        assert not result.trained
+        assert result.top1 is None
+        assert sum(result.lowerings.values()) == (0 if result.candidate.is_static else 2)
+    assert run.environment["load_at_the_end"] is not None
+    assert run.settings["rounds"] == 5
+    assert len([line for line in lines if "exported" in line]) == 2
+    assert len([line for line in lines if "measured batch" in line]) == 2
+
+
+def test_what_is_wrong_is_left_out_and_remembered(workshop, monkeypatch):
+    wrong(workshop.subjects, monkeypatch)
+    benchmark = Benchmark(plan(Wish(["benchnet_kw"], ["eager"], batches=[2], peers=False)), workshop, FEW)
+    run = benchmark.run()
+    assert benchmark.wrong
+    assert [result.candidate.model for result in run.results] == ["benchnet_static"]
+    assert run.notes[0].startswith("refused benchnet_kw on eager, batch 2: off by")
+
+
+def test_what_cannot_be_exported_is_left_out_once(workshop, monkeypatch):
+    def fails(*_):
+        raise ZooError("no such operator.")
+
+    monkeypatch.setattr(type(ENGINES["torchscript"]), "export", fails)
+    benchmark = Benchmark(
+        plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False)), workshop, FEW
+    )
+    run = benchmark.run()
+    assert not benchmark.wrong
+    assert {result.candidate.runtime for result in run.results} == {"eager"}
+    assert run.notes == tuple(
+        f"skipped benchnet_{family} to torchscript: no such operator." for family in ("static", "kw")
+    )
+
+
+def test_nothing_measured_is_an_error(workshop, monkeypatch):
+    monkeypatch.setattr(type(ENGINES["eager"]), "network", lambda *_: None)
+    planned = plan(Wish(["benchnet_static"], ["eager"], batches=[1]))
+    with pytest.raises(ZooError, match=r"nothing could be measured: skipped benchnet_static on eager"):
+        Benchmark(planned, workshop, FEW).run()
+
+
+@pytest.mark.parametrize(
+    ("effort", "words"),
+    [({"rounds": 4}, "4 rounds say nothing about noise; give at least 5"), ({"seconds": 0.0}, "0 seconds")],
+)
+def test_too_little_effort_is_refused(effort, words):
+    with pytest.raises(ZooError, match=words):
+        Effort(**effort)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_memory_holds_the_weights(tmp_path):
+    """48 MB of weights, which the runtime may copy, and hardly anything else."""
+    weight = numpy_helper.from_array(np.ones((3, 4_000_000), np.float32), "weight")
+    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3])
+    result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4_000_000])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "weight"], ["logits"])], "heavy", [given], [result], [weight]
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "heavy.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    taken = memory.peak_memory("onnx", path, Setting((3,)))
+    assert 48e6 < taken < 250e6
+
+
+def test_memory_of_what_does_not_load_is_unknown(tmp_path):
+    assert memory.peak_memory("onnx", tmp_path / "missing.onnx", Setting((3, 32, 32))) is None
+
+
+def test_the_environment_is_complete_and_names_nobody():
+    facts = environment()
+    assert facts.keys() == FACTS
+    assert facts["versions"]["torch"]
+    text = json.dumps(facts)
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert f"/{getpass.getuser()}/" not in text
