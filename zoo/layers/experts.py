@@ -73,9 +73,7 @@ class ExpertsConv2d(DynamicConv2d):
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or with all experts at once."""
         if lowering == "experts":
-            return lowerings.scaled(
-                x, self.routing(context).unsqueeze(2), self.experts, self.num_experts, geometry
-            )
+            return lowerings.weighted(x, self.routing(context), self.experts, self.num_experts, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

@@ -187,8 +187,7 @@ def contract(
     groups = geometry.groups
     height, width = output_size(x, geometry)
     if basis is not None and sample_factor == "mixing":
-        repeated = x.unflatten(1, (groups, 1, -1)).expand(-1, -1, terms, -1, -1, -1)
-        filtered = filter_copies(repeated, basis[0], terms, geometry)
+        filtered = filter_copies(repeated(x, terms, geometry), basis[0], terms, geometry)
     else:
         filtered = im2col(x, geometry)
         if basis is not None:
@@ -217,14 +216,31 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
         geometry: where to look.
     """
     copies = x.unsqueeze(1) * scales.unsqueeze(3).unsqueeze(4)
-    weight = to_conv_weight(weight, geometry.kernel_size)
     if geometry.per_group == 1:
-        # Depthwise: runtimes are fast at one input a group, and slow at T of them.
-        y = static_conv(copies.flatten(1, 2), weight.flatten(0, 1), geometry, terms * geometry.groups)
-        return y if terms == 1 else y.unflatten(1, (terms, -1)).sum(dim=1)
+        y = _each_term(copies.flatten(1, 2), weight, terms, geometry)
+        return y.squeeze(1) if terms == 1 else y.sum(dim=1)
     if geometry.groups > 1:
         copies = copies.unflatten(2, (geometry.groups, -1)).transpose(1, 2).flatten(2, 3)
-    return static_conv(copies.flatten(1, 2), weight.transpose(0, 1).flatten(1, 2), geometry, geometry.groups)
+    weight = to_conv_weight(weight, geometry.kernel_size).transpose(0, 1).flatten(1, 2)
+    return static_conv(copies.flatten(1, 2), weight, geometry, geometry.groups)
+
+
+def weighted(x: Tensor, shares: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
+    """Run ``scaled`` with shares (N or 1, T) that no channel changes."""
+    if geometry.per_group > 1:
+        return scaled(x, shares.unsqueeze(2), weight, terms, geometry)
+    # One product weighs and sums the outputs, where scaling the inputs would leave the sum to do.
+    y = _each_term(torch.cat([x] * terms, dim=1), weight, terms, geometry)
+    return (shares.unsqueeze(1) @ y.flatten(2)).squeeze(1).unflatten(1, (-1, y.shape[3], y.shape[4]))
+
+
+def _each_term(copies: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
+    """Convolve copies (N, T * I, H, W), each with its own depthwise weight: (N, T, O, height, width).
+
+    One input a group: runtimes are fast at that, and slow at T inputs a group.
+    """
+    weight = to_conv_weight(weight, geometry.kernel_size).flatten(0, 1)
+    return static_conv(copies, weight, geometry, terms * geometry.groups).unflatten(1, (terms, -1))
 
 
 def scaled_basis(
@@ -245,9 +261,17 @@ def scaled_basis(
     """
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
-        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
+        return weighted(x, scales, weight, terms, geometry)
     copies = x.unflatten(1, (geometry.groups, 1, -1)) * scales.unflatten(1, (1, -1, 1, 1, 1))
-    return pointwise(filter_copies(copies, basis, terms, geometry), mixing, geometry)
+    return pointwise(filter_copies(copies.flatten(1, 3), basis, terms, geometry), mixing, geometry)
+
+
+def repeated(x: Tensor, terms: int, geometry: Geometry) -> Tensor:
+    """Copy the channels of every group M times: (N, G * M * I/G, H, W)."""
+    # onnxruntime keeps its blocked layout through a Concat of whole tensors, but not through an Expand.
+    if geometry.groups == 1:
+        return torch.cat([x] * terms, dim=1)
+    return torch.cat([x.unflatten(1, (geometry.groups, -1))] * terms, dim=2).flatten(1, 2)
 
 
 def filter_copies(copies: Tensor, basis: Tensor, terms: int, geometry: Geometry) -> Tensor:
@@ -257,7 +281,7 @@ def filter_copies(copies: Tensor, basis: Tensor, terms: int, geometry: Geometry)
     without a transpose of the large output.
 
     Args:
-        copies: (N, G, M, I/G, H, W).
+        copies: (N, G * M * I/G, H, W).
         basis: (M, P).
         terms: M.
         geometry: where to look.
@@ -268,7 +292,7 @@ def filter_copies(copies: Tensor, basis: Tensor, terms: int, geometry: Geometry)
     groups, per_group = geometry.groups, geometry.per_group
     weight = basis.unflatten(1, (1, geometry.kernel_size[0], geometry.kernel_size[1]))
     weight = weight.repeat_interleave(per_group, dim=0).repeat(groups, 1, 1, 1)
-    y = static_conv(copies.flatten(1, 3), weight, geometry, groups * terms * per_group)
+    y = static_conv(copies, weight, geometry, groups * terms * per_group)
     return y.unflatten(1, (groups, terms, per_group))
 
 
