@@ -160,7 +160,9 @@ def _optimise(program: torch.onnx.ONNXProgram) -> None:
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     onnxscript.optimizer.inline(program.model)
-    onnxscript.optimizer.fold_constants_ir(program.model)
+    # Of any size: a runtime that folds the rest as it loads holds what went in and what came out.
+    most = 2**31
+    onnxscript.optimizer.fold_constants_ir(program.model, input_size_limit=most, output_size_limit=most)
     onnxscript.optimizer.remove_unused_nodes(program.model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(program.model)
     program.optimize()

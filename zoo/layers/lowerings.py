@@ -216,9 +216,11 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
         geometry: where to look.
     """
     copies = x.unsqueeze(1) * scales.unsqueeze(3).unsqueeze(4)
+    if terms == 1:
+        weight = to_conv_weight(weight, geometry.kernel_size).flatten(0, 1)
+        return static_conv(copies.flatten(1, 2), weight, geometry, geometry.groups)
     if geometry.per_group == 1:
-        y = _each_term(copies.flatten(1, 2), weight, terms, geometry)
-        return y.squeeze(1) if terms == 1 else y.sum(dim=1)
+        return _each_term(copies.flatten(1, 2), weight, terms, geometry).sum(dim=1)
     if geometry.groups > 1:
         copies = copies.unflatten(2, (geometry.groups, -1)).transpose(1, 2).flatten(2, 3)
     weight = to_conv_weight(weight, geometry.kernel_size).transpose(0, 1).flatten(1, 2)

@@ -1,0 +1,116 @@
+"""What the speed of an exported network hangs on, as far as its graph shows it."""
+
+from collections import Counter
+
+import onnx
+import pytest
+from torch import nn
+
+import export.onnx
+from zoo.layers import FAMILIES
+
+SIZE = (3, 12, 12)
+#: What runs a part of the graph once for each sample, or waits to know a shape.
+SLOW = {"Loop", "Scan", "If", "NonZero", "Where", "Range", "Shape", "Resize", "GatherElements", "ScatterND"}
+
+
+@pytest.fixture(scope="module")
+def graphs(stir, tmp_path_factory):
+    """Return ``graphs(family, depthwise)``: the exported network, each made once."""
+    made = {}
+
+    def graph(family, depthwise=False):
+        if (family, depthwise) not in made:
+            layer = nn.Conv2d if family == "static" else FAMILIES[family]
+            model = nn.Sequential(
+                nn.Conv2d(3, 64, 3, padding=1, bias=False),
+                nn.BatchNorm2d(64),
+                nn.ReLU(),
+                layer(64, 64, 3, padding=1, bias=False, groups=64 if depthwise else 1),
+                nn.BatchNorm2d(64),
+                nn.ReLU(),
+                nn.Conv2d(64, 5, 1),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+            )
+            path = tmp_path_factory.mktemp(family) / "model.onnx"
+            export.onnx.export(stir(model), path, input_size=SIZE)
+            made[family, depthwise] = onnx.load(path).graph
+        return made[family, depthwise]
+
+    return graph
+
+
+def count(graph):
+    return Counter(node.op_type for node in graph.node)
+
+
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_runs_sample_by_sample_or_waits_for_a_shape(graphs, family, depthwise):
+    assert not SLOW & count(graphs(family, depthwise)).keys()
+
+
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_map_is_transposed(graphs, family, depthwise):
+    """Factors may be: what is transposed is smaller than one map of 64 channels."""
+    graph = graphs(family, depthwise)
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    for node in graph.node:
+        if node.op_type == "Transpose":
+            assert not {12, 144} & set(shapes[node.input[0]]), node.name
+
+
+@pytest.mark.parametrize(
+    ("family", "depthwise", "more"),
+    [
+        ("fgk", False, 1),  # a depthwise one of the copies, then a 1x1 one
+        ("fgk", True, 0),
+        ("kw", False, -1),  # a product of matrices instead
+        ("kw", True, 0),
+        ("dpk", False, 0),  # the bank, depthwise
+        ("dpk", True, 0),
+        ("condconv", True, 0),
+        ("convex", False, 0),
+        ("convex", True, 0),
+    ],
+)
+def test_convolutions_are_as_many_as_the_lowering_needs(graphs, family, depthwise, more):
+    assert count(graphs(family, depthwise))["Conv"] == count(graphs("static", depthwise))["Conv"] + more
+
+
+@pytest.mark.parametrize(("family", "depthwise"), [("fgk", False), ("kw", True), ("convex", False)])
+def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
+    """Into the exported weights, or left for the runtime right behind a convolution."""
+    graph = graphs(family, depthwise)
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            assert producers[node.input[0]].op_type == "Conv"
+
+
+def test_what_no_image_changes_is_a_constant(graphs):
+    """The keys times the out-queries of dpk, and the embedding as fgk's ``widen`` leaves it."""
+    shapes = {
+        family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
+    }
+    assert (64 * 4, 8) in shapes["dpk"]
+    assert (64, 64 * 4, 1, 1) in shapes["fgk"]
+
+
+def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
+    found = count(graphs("dpk"))
+    assert not {"Softmax", "ReduceMax"} & found.keys()
+    assert found["Exp"] == 1
+
+
+def test_a_large_mixing_is_made_in_slices(tmp_path):
+    layer = FAMILIES["dpk"](256, 256, 3, padding=1)
+    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    export.onnx.export(model, tmp_path / "model.onnx", input_size=(256, 6, 6))
+    slices = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
+    assert slices == 256 * 256 * layer.bank_size // layer.slice_numbers > 1
