@@ -123,7 +123,7 @@ def export(
         path: the file to write; its certificate goes beside it, as ``<file name>.certificate.json``.
         opset: ONNX operator set.
         lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
-            ``tune`` for the fastest of each layer, measured here; the times go beside the file, as
+            ``tune`` for the fastest of each layer, measured alone here; the times go beside the file, as
             ``<file name>.tuning.json``.
         batch: None for a dynamic batch axis, or the one batch size of the artifact.
         input_size: (channels, height, width); None takes it from the model's ``pretrained_cfg``.
@@ -160,7 +160,7 @@ def _optimise(program: torch.onnx.ONNXProgram) -> None:
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     onnxscript.optimizer.inline(program.model)
-    # Of any size: a runtime that folds the rest as it loads holds what went in and what came out.
+    # Of any size: what is left to the runtime it folds as it loads, and then holds both forms in memory.
     most = 2**31
     onnxscript.optimizer.fold_constants_ir(program.model, input_size_limit=most, output_size_limit=most)
     onnxscript.optimizer.remove_unused_nodes(program.model)

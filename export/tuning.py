@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.base import ExportOptions, Predict, Runtime, installed
+from export._metadata import versions
+from export.base import ExportOptions, Predict, Runtime
 from export.parity import prepared
 from zoo.cli import atomic_path
 from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
 
 #: Batch sizes that an artifact with a dynamic batch is tuned for; each counts the same.
-BATCHES = (1, 8)
+TUNED_BATCHES = (1, 8)
 _ROUNDS = 9
 _TURN = 2e-3
 
@@ -39,7 +40,8 @@ def tune(
     """Measure the lowerings of every dynamic convolution on ``runtime``, and return the fastest.
 
     Layers of the same kind, sizes and input are measured once. The candidates are those that work at the
-    batch size asked for; where the batch is dynamic they are timed at :data:`BATCHES`.
+    batch size asked for; where the batch is dynamic they are timed at :data:`TUNED_BATCHES`. Alone a
+    layer is not quite what it is in its network, where a runtime may keep a layout between layers.
 
     Args:
         runtime: the format to measure on, on the CPU.
@@ -57,27 +59,25 @@ def tune(
     """
     copied = prepared(model, "auto")
     sizes = _input_sizes(copied, options)
-    made_by = {
-        "runtime": f"{runtime.packages[-1]} {installed(runtime.packages[-1])}",
+    made_by: dict[str, Any] = {
+        **versions(runtime),
         "machine": f"{platform.node()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "batch": options.batch or list(BATCHES),
+        "batch": options.batch or list(TUNED_BATCHES),
+        "opset": options.opset,
     }
     known = _read(cache, made_by)
     chosen: dict[str, str] = {}
-    measured = 0
     for name, layer in copied.named_modules():
         if not isinstance(layer, DynamicConv2d) or name not in sizes:
             continue
         key = _signature(layer, sizes[name])
-        if key not in known:
+        if known.get(key, {}).keys() != set(candidates(layer, options.batch)):
             known[key] = _measure(runtime, layer, replace(options, input_size=sizes[name]))
-            measured += 1
             say(f"tuned {key}: {_table(known[key])}")
+            with atomic_path(cache) as path:
+                path.write_text(json.dumps({"made_by": made_by, "seconds": known}, indent=1) + "\n", "utf-8")
         chosen[name] = _ranked(known[key])[0]
-    if measured:
-        with atomic_path(cache) as path:
-            path.write_text(json.dumps({"made_by": made_by, "seconds": known}, indent=1) + "\n", "utf-8")
     return chosen
 
 
@@ -105,10 +105,12 @@ def _measure(runtime: Runtime, layer: DynamicConv2d, options: ExportOptions) -> 
 def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:
     """Time the candidates in turns, so that a machine that slows down slows all of them."""
     logs = dict.fromkeys(predicts, 0.0)
-    batches = (options.batch,) if options.batch else BATCHES
+    batches = (options.batch,) if options.batch else TUNED_BATCHES
     for batch in batches:
         assert options.input_size is not None
         images = np.random.default_rng(0).standard_normal((batch, *options.input_size), dtype=np.float32)
+        for predict in predicts.values():
+            _call(predict, images)
         calls = {name: max(1, int(_TURN / _call(predict, images))) for name, predict in predicts.items()}
         turns: dict[str, list[float]] = {name: [] for name in predicts}
         for _ in range(_ROUNDS):
@@ -154,6 +156,7 @@ def _signature(layer: DynamicConv2d, size: tuple[int, int, int]) -> str:
     facts: dict[str, Any] = {
         "kernel": layer.kernel_size,
         "stride": layer.stride,
+        "padding": layer.padding,
         "dilation": layer.dilation,
         "groups": layer.groups,
         **own,

@@ -172,7 +172,7 @@ def multiply_table(_root: Path) -> str:
     static = _macs(nn.Conv2d)
     rows = [(f"`{STATIC}`", "", *_against(static, static))]
     for family, layer in FAMILIES.items():
-        automatic = _macs(layer)
+        automatic = [made(layer, shape).lowering for shape in SHAPES]
         able = [set(lowerings_of(made(layer, shape))) for shape in SHAPES]
         alike: dict[tuple[int | None, ...], list[str]] = {}
         for lowering in LOWERINGS:
@@ -181,8 +181,8 @@ def multiply_table(_root: Path) -> str:
         for counts, lowerings in alike.items():
             cells = _against(counts, static)
             marked = [
-                f"**{cell}**" if count == best else cell
-                for cell, count, best in zip(cells, counts, automatic, strict=True)
+                f"**{cell}**" if name in lowerings else cell
+                for cell, name in zip(cells, automatic, strict=True)
             ]
             rows.append((f"`{family}`", ", ".join(f"`{name}`" for name in lowerings), *marked))
     return markdown(["family", "lowering", *map(str, SHAPES)], "llrrr", rows)

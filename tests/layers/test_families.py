@@ -81,8 +81,8 @@ def test_lowerings_equal_the_loops(layer: type[DynamicConv2d], geometry: str) ->
 
 @moved_families
 def test_kernels_depend_on_the_sample(layer: type[DynamicConv2d]) -> None:
-    conv = randomised(layer(3, 4, 3))
-    kernels = conv.kernels(torch.randn(2, 3, dtype=torch.float64))
+    conv = randomised(layer(16, 4, 3))
+    kernels = conv.kernels(torch.randn(2, 16, dtype=torch.float64))
     assert not torch.allclose(kernels[0], kernels[1])
 
 
@@ -165,8 +165,8 @@ def test_an_empty_batch(layer: type[DynamicConv2d]) -> None:
 
 @families
 def test_shared_context_is_the_mean_context_in_training_alone(layer: type[DynamicConv2d]) -> None:
-    conv = share_context(randomised(layer(3, 4, 3, padding=1)), True)
-    x = torch.randn(3, 3, 6, 6, dtype=torch.float64)
+    conv = share_context(randomised(layer(16, 4, 3, padding=1)), True)
+    x = torch.randn(3, 16, 6, 6, dtype=torch.float64)
     kernels = conv.kernels(conv.context(x).mean(0, keepdim=True))
     torch.testing.assert_close(conv(x), F.conv2d(x, kernels[0], conv.bias, padding=1))
     own = conv.eval()(x)
@@ -214,7 +214,7 @@ def test_initialisation_keeps_the_scale(layer: type[DynamicConv2d], geometry: st
 
     def energies(make: Callable[..., nn.Module]) -> list[float]:
         found = []
-        for seed in range(5):
+        for seed in range(15):
             torch.manual_seed(seed)
             x = torch.randn(4, 32, 12, 12)
             for _ in range(16):
@@ -298,6 +298,31 @@ def test_a_bounded_softmax_is_the_same_softmax() -> None:
     with torch.no_grad():
         conv.keys.mul_(1e3)
     assert not settle(conv).bounded
+
+
+@families
+def test_reset_leaves_nothing_as_it_was(layer: type[DynamicConv2d]) -> None:
+    conv = layer(8, 4, 3, device="meta").to_empty(device="cpu")
+    for parameter in conv.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    conv.reset_parameters()
+    assert [name for name, parameter in conv.named_parameters() if not parameter.isfinite().all()] == []
+
+
+@moved_families
+@pytest.mark.parametrize("lowering", ["unfodl", "fold", "single"])
+def test_a_lowering_that_is_set_past_the_checks_is_refused(layer: type[DynamicConv2d], lowering: str) -> None:
+    conv = layer(4, 4, 3)
+    conv.lowering = lowering
+    with pytest.raises(AssertionError, match=r"no such lowering|several samples|takes batch 1"):
+        conv(torch.randn(2, 4, 6, 6))
+
+
+def test_slices_never_tear_groups_apart() -> None:
+    conv = FAMILIES["kw"](4, 4, 3, groups=2)
+    conv.slices = 2
+    with pytest.raises(AssertionError, match="tear the outputs of a group apart"):
+        set_lowering(conv, "rows")(torch.randn(2, 4, 6, 6))
 
 
 def test_unknown_lowering_suggests() -> None:

@@ -123,8 +123,12 @@ class DynamicConv2d(nn.Module):
 
     @torch.jit.unused
     def reset_parameters(self) -> None:
-        """Initialise the family's parameters."""
-        raise NotImplementedError
+        """Initialise the bias and the linear layers as torch does; a family adds the rest."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        for child in self.children():
+            if isinstance(child, nn.Linear):
+                child.reset_parameters()
 
     def context(self, x: Tensor) -> Tensor:
         """Summarise x (N, I, H, W) as its global average (N, I)."""
@@ -194,6 +198,7 @@ class DynamicConv2d(nn.Module):
     def convolve_factors(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve by one of the lowerings that every layer has."""
         slices = self.slices
+        torch._assert(slices == 1 or self.groups == 1, "slices would tear the outputs of a group apart")
         mixings: list[Tensor] = []
         basis: Tensor | None = None
         for part in range(slices):

@@ -32,12 +32,12 @@ class CondConv2d(ExpertsConv2d):
         """Register route."""
         self.route = nn.Linear(self.in_channels, self.num_experts, **like)
 
-    def reset_parameters(self) -> None:
-        """Start with routing near 1/2 and kernels of He's variance."""
+    @torch.jit.unused
+    def reset_routing(self) -> None:
+        """Start with routing near 1/2."""
         # The sample moves the routing little at first; a louder start lets strong inputs feed on themselves.
         nn.init.normal_(self.route.weight, std=0.2 * self.in_channels**-0.5)
         nn.init.zeros_(self.route.bias)
-        super().reset_parameters()
 
     def routing(self, context: Tensor) -> Tensor:
         """Return sigmoids (N, E)."""

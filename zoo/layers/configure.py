@@ -21,12 +21,15 @@ def set_lowering(model: nn.Module, name: str | Mapping[str, str]) -> nn.Module:
     Raises:
         ZooError: an unknown name, or one that a layer of the model lacks; the model is left as it was.
     """
+    if not isinstance(name, (str, Mapping)):
+        raise ZooError(f"the lowering must be a name, or names by layer, not {name!r}.")
     layers = {path: module for path, module in model.named_modules() if isinstance(module, DynamicConv2d)}
     names = (
         dict.fromkeys(layers, name) if isinstance(name, str) else {**dict.fromkeys(layers, "auto"), **name}
     )
     if unknown := [path for path in names if path not in layers]:
-        raise ZooError(f"the model has no dynamic convolution {unknown[0]!r}; it has {', '.join(layers)}.")
+        known = ", ".join(layers) or "none"
+        raise ZooError(f"the model has no dynamic convolution {unknown[0]!r}; it has {known}.")
     if isinstance(name, str):
         check_lowering(name)
     for path, layer in layers.items():
@@ -47,9 +50,10 @@ def fold(model: nn.Module) -> nn.Module:
     Args:
         model: any module; returned, or the convolution itself when the model is one such layer.
     """
-    for name, module in list(model.named_modules()):
+    folded: dict[nn.Module, nn.Conv2d] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, DynamicConv2d) and module.lowering == "fold":
-            conv = _folded(module)
+            conv = folded.setdefault(module, folded.get(module) or _folded(module))
             if not name:
                 return conv
             model.set_submodule(name, conv)
@@ -138,4 +142,5 @@ def check_lowering(name: str) -> None:
     """Raise a :class:`ZooError` unless ``name`` is ``"auto"`` or in ``LOWERINGS``."""
     known = ("auto", *LOWERINGS)
     if name not in known:
-        raise ZooError(f"unknown lowering {name!r}; choose from {', '.join(known)}.{nearest(name, known)}")
+        close = nearest(str(name), known)
+        raise ZooError(f"unknown lowering {name!r}; choose from {', '.join(known)}.{close}")

@@ -36,10 +36,10 @@ class ConvexConv2d(ExpertsConv2d):
         """Register logits."""
         self.logits = nn.Parameter(torch.empty(self.num_experts, **like))
 
-    def reset_parameters(self) -> None:
-        """Start with even weights and kernels of He's variance."""
+    @torch.jit.unused
+    def reset_routing(self) -> None:
+        """Start with even weights."""
         nn.init.zeros_(self.logits)
-        super().reset_parameters()
 
     def routing(self, context: Tensor) -> Tensor:
         """Return the learned weights (1, E), whatever the context."""

@@ -1,5 +1,6 @@
 """Dot-product kernels: attention over a small bank of kernels that all channel pairs share."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -17,9 +18,9 @@ class DotProductConv2d(DynamicConv2d):
         K[n,o,i,:] = softmax_m(q[n,o,i] . keys[m] / sqrt(D)) @ bank
 
     This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
-    bounds the logits whatever the image, so a deployed softmax needs no pass for the maximum.
-    The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a
-    static convolution's multiplies.
+    bounds the logits whatever the image; where the parameters make that bound small enough, a deployed
+    softmax needs no pass for the maximum. The layer has O(I + O) parameters instead of O(I * O), and with
+    M < kh*kw it takes M / (kh*kw) of a static convolution's multiplies.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -57,6 +58,7 @@ class DotProductConv2d(DynamicConv2d):
 
     def reset_parameters(self) -> None:
         """Start with logits of unit variance, a bank without a common kernel, and He's variance."""
+        super().reset_parameters()
         nn.init.normal_(self.bank)
         nn.init.normal_(self.in_queries)
         nn.init.normal_(self.out_queries)
@@ -101,7 +103,9 @@ class DotProductConv2d(DynamicConv2d):
         """Drop the softmax's pass for the maximum if no input can make an exponential overflow; slice."""
         super().settle_()
         pairs = (self.out_queries.unsqueeze(1) * self.keys).abs().flatten(0, 1) @ self.in_queries.abs().t()
-        self.bounded = bool(pairs.max() * self.key_dim**-0.5 < 60)
+        info = torch.finfo(self.keys.dtype)
+        most = min(math.log(info.max / self.bank_size), -math.log(info.tiny))
+        self.bounded = bool(pairs.max() * self.key_dim**-0.5 < most)
 
     @torch.jit.unused
     def auto_lowering(self) -> str:

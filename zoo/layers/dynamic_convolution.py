@@ -42,12 +42,12 @@ class DynamicConvolution2d(ExpertsConv2d):
         self.route = nn.Linear(hidden, self.num_experts, **like)
         self.temperature = 1.0
 
-    def reset_parameters(self) -> None:
-        """Start with almost even routing and kernels of He's variance."""
+    @torch.jit.unused
+    def reset_routing(self) -> None:
+        """Start with almost even routing."""
         for linear, std in ((self.squeeze, 1.0), (self.route, 0.2)):
             nn.init.normal_(linear.weight, std=std * linear.in_features**-0.5)
             nn.init.zeros_(linear.bias)
-        super().reset_parameters()
 
     def routing(self, context: Tensor) -> Tensor:
         """Return attention over the experts (N, E)."""
@@ -58,7 +58,7 @@ class DynamicConvolution2d(ExpertsConv2d):
     @torch.jit.unused
     def anneal(self, progress: float) -> None:
         """Bring the temperature linearly from ``start_temperature`` (progress 0) to 1 (progress 1)."""
-        self.temperature = self.start_temperature + (1 - self.start_temperature) * progress
+        self.temperature = float(self.start_temperature + (1 - self.start_temperature) * progress)
 
     @torch.jit.unused
     def neutral_routing_(self) -> float:

@@ -16,8 +16,8 @@ class ExpertsConv2d(DynamicConv2d):
         K[n,o,i,:] = sum_e routing(g[n])[e] * experts[e,o,i,:]
 
     The mixing depends on the sample through the routing alone; the basis is the identity. Besides the common
-    lowerings there is ``experts``: a weighted copy of the input for every expert, and all experts as one
-    static convolution over the copies.
+    lowerings there is ``experts``: all experts as one static convolution over a copy of the input for each,
+    the copies weighted, or the outputs where the convolution is depthwise.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -49,6 +49,11 @@ class ExpertsConv2d(DynamicConv2d):
         raise NotImplementedError
 
     @torch.jit.unused
+    def reset_routing(self) -> None:
+        """Initialise what :meth:`make_routing` registered."""
+        raise NotImplementedError
+
+    @torch.jit.unused
     def neutral_routing_(self) -> float:
         """Make the routing the same for every expert and sample, and return that weight."""
         raise NotImplementedError
@@ -59,6 +64,8 @@ class ExpertsConv2d(DynamicConv2d):
 
     def reset_parameters(self) -> None:
         """Start with kernels of He's variance."""
+        super().reset_parameters()
+        self.reset_routing()
         nn.init.normal_(self.experts)
         self.scale_to_he_(self.experts)
 

@@ -54,6 +54,7 @@ class FCGeneratedConv2d(DynamicConv2d):
 
     def reset_parameters(self) -> None:
         """Start with gates near 1/2 and kernels of He's variance."""
+        super().reset_parameters()
         nn.init.normal_(self.embedding)
         # The sample moves the gates a little at first; a louder start lets strong inputs feed on themselves.
         nn.init.normal_(self.gate.weight, std=0.2 * self.in_channels**-0.5)

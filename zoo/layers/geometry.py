@@ -27,7 +27,7 @@ def as_pair(name: str, value: int | tuple[int, ...], minimum: int) -> tuple[int,
         ZooError: not an int or a pair, or too small; ``name`` says which argument.
     """
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
+    if len(pair) != 2 or not all(type(number) is int and number >= minimum for number in pair):
         raise ZooError(f"{name} must be an int or a pair of ints of at least {minimum}, not {value!r}.")
     return pair[0], pair[1]
 

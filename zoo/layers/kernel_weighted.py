@@ -17,8 +17,8 @@ class KernelWeightedConv2d(DynamicConv2d):
         K[n,o,i,:] = sigmoid(vectors[o,i] . reduce(g[n])) * weight[o,i,:]
 
     The mixing depends on the sample; the basis is the identity. With ``vectors`` at zero every gate is 1/2,
-    so ``weight = 2 * W`` is the static convolution W exactly. A depthwise kernel belongs to one input
-    channel, so its gate may as well scale that channel: the lowering ``scaled`` is a static convolution.
+    so ``weight = 2 * W`` is the static convolution W exactly. Where a convolution is depthwise with
+    as many outputs as inputs, a gate may as well scale its channel: ``scaled`` is a static convolution.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -47,6 +47,7 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     def reset_parameters(self) -> None:
         """Start with gates near 1/2 and kernels of He's variance."""
+        super().reset_parameters()
         nn.init.normal_(self.weight)
         nn.init.normal_(self.vectors, std=0.1)
         self.scale_to_he_(self.weight)

@@ -49,8 +49,8 @@ LOWERINGS = {
     "rows": Lowering("any", "as unfold, but shifting the input by columns and the products by rows"),
     "contract": Lowering("any", "the basis applied first, then the mixing"),
     "single": Lowering("one", "an ordinary convolution with a computed weight"),
-    "scaled": Lowering("any", "the input scaled for each term, then static convolutions", common=False),
-    "experts": Lowering("any", "the input weighted for each expert, then one static conv", common=False),
+    "scaled": Lowering("any", "static convolutions whose input or output is scaled by term", common=False),
+    "experts": Lowering("any", "all experts as one static convolution, each weighted", common=False),
     "fold": Lowering("any", "one static convolution, made once", common=False),
 }
 
@@ -64,18 +64,28 @@ def convolve(
     geometry: Geometry,
     lowering: str,
 ) -> Tensor:
-    """Convolve x with the kernels that the factors make, by one of the lowerings that need no more."""
+    """Convolve x (N, I, H, W) by one of the lowerings that need nothing but the factors.
+
+    Args:
+        x: not padded yet.
+        mixings: slices of the mixing along O.
+        basis: as at the head of this file.
+        terms: M.
+        sample_factor: which factor depends on the sample, as :class:`DynamicConv2d` says it.
+        geometry: where to look.
+        lowering: contract, unfold, rows, grouped, single or fold.
+    """
     if lowering == "contract":
         return contract(x, mixings, basis, terms, sample_factor, geometry)
     kernels = [compose(mixing, basis) for mixing in mixings]
-    if lowering == "unfold":
-        return unfold(x, kernels, geometry)
     if lowering == "rows":
         return by_rows(x, kernels, geometry)
-    whole = torch.cat(kernels, dim=1)
     if lowering == "grouped":
-        return grouped(x, whole, geometry)
-    return shared(x, whole, geometry)
+        return grouped(x, torch.cat(kernels, dim=1), geometry)
+    if lowering == "single" or lowering == "fold":
+        return shared(x, torch.cat(kernels, dim=1), geometry)
+    torch._assert(lowering == "unfold", "the layer has no such lowering; zoo.layers.set_lowering says which")
+    return unfold(x, kernels, geometry)
 
 
 def compose(mixing: Tensor, basis: Tensor | None) -> Tensor:
@@ -110,6 +120,7 @@ def grouped(x: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
 
 def shared(x: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     """Run an ordinary convolution with a computed weight: kernels (1, O, P, I/G) serve every sample."""
+    torch._assert(kernels.shape[0] == 1, "one convolution cannot hold the kernels of several samples")
     return static_conv(x, to_conv_weight(kernels, geometry.kernel_size)[0], geometry, geometry.groups)
 
 
