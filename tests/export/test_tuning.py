@@ -63,7 +63,9 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("batch", "more"), [(None, set()), (4, {"grouped"}), (1, {"grouped", "single"})], ids=str
+    ("batch", "more"),
+    [(None, set()), (4, {"grouped"}), (1, {"grouped", "single"})],
+    ids=["dynamic", "four", "one"],
 )
 def test_candidates_are_right_at_the_batch_asked_for(batch, more):
     found = tuning.candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)

@@ -100,7 +100,7 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     Args:
         run_dir: folder of the run.
         test: the images to evaluate on.
-        note: what to say beside the source of ``test``.
+        note: what to say beside the source of ``test``; None repeats what was said of the training images.
 
     Returns:
         The figures that went into the manifest.
@@ -113,7 +113,7 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     state = checkpoint.read_ema(run_dir)
     model = zoo.create_model(recipe.model)
     model.load_state_dict(as_published(state))
-    measured = figures(place(model), test, note)
+    measured = figures(place(model), test, note or progress.facts["data"]["note"])
 
     seen = progress.step * recipe.batch_size
     described = recipe.to_dict()
