@@ -262,12 +262,13 @@ def test_random_kernels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_pictures_in_the_repository_are_of_the_published_weights() -> None:
-    pictures = sorted((DOCS / "images").glob("*.png"))
-    assert pictures
-    for picture in pictures:
+    records = sorted((DOCS / "images").glob("*.json"))
+    assert records
+    for path in records:
+        picture = path.with_suffix(".png")
         again = f"run python docs/gallery.py --model {picture.stem}"
-        record = json.loads(picture.with_suffix(".json").read_text())
+        record = json.loads(path.read_text())
         assert record["weights"]["sha256"] == read_manifest()[picture.stem]["sha256"], again
         assert picture.stat().st_size < 300_000
     linked = re.findall(r"\(images/([\w.]+)\)", (DOCS / "families.md").read_text())
-    assert sorted(linked) == [picture.name for picture in pictures]
+    assert sorted(linked) == [path.with_suffix(".png").name for path in records]

@@ -50,10 +50,10 @@ def test_a_changed_figure_is_noticed_and_written(checkout: Path, capsys: pytest.
 
 def test_a_new_family_appears_in_every_table(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wide(KernelWeightedConv2d):
-        sizes = {"vector_dim": 10}  # noqa: RUF012  as a family is written
+        sizes = {"vector_dim": 5}  # noqa: RUF012  as a family is written
 
     monkeypatch.setitem(FAMILIES, "wide", Wide)
-    assert cells(report.family_table(checkout), "`wide`") == ["`Wide`", "mixing", "`vector_dim=10`"]
+    assert cells(report.family_table(checkout), "`wide`") == ["`Wide`", "mixing", "`vector_dim=5`"]
     narrow, wide = (cells(report.parameter_table(checkout), name) for name in ("`kw`", "`wide`"))
     # A vector is longer by one, for each of 64 x 64 kernels and in the reduction of 64 channels and its bias.
     difference = [int(cell.split()[0].replace(",", "")) for cell in (wide[0], narrow[0])]
