@@ -75,9 +75,9 @@ def certify(
         input_size: (channels, height, width).
         exact: ``expected`` in fp64. On inputs of a magnitude far outside the pixels' a dynamic network can
             magnify rounding until fp32 says nothing, whatever computes it. For these alone the tolerance
-            becomes twenty times the error of ``expected`` itself, and the check's note says so. Where that would
-            be above 0.05, the inputs are halved, and the check's name says so, down to the magnitude of
-            pixels, where nothing is excused. None keeps the tolerance.
+            becomes twenty times the error of ``expected`` itself, and the check's note says so. Where that
+            would be above 0.05, the inputs are halved, and the check's name says so, down to the magnitude
+            of pixels, where nothing is excused. None keeps the tolerance.
         batch: the one batch size the artifact takes; None certifies the sizes of a dynamic batch.
         images: real ones, (N, C, H, W), float32, normalised as the model wants them.
         pixels: the least and the greatest normalised pixel of each channel, (C,) each; None means -1 and 1.
