@@ -24,16 +24,16 @@ def test_what_fp32_cannot_tell_is_excused_at_large_magnitude_only():
     def rough(images, by):
         return (exact(images) * (1 + by * (np.abs(images).max() > 10))).astype(np.float32)
 
-    certificate = certify(lambda x: rough(x, -0.002), lambda x: rough(x, 0.002), SIZE, exact=exact)
+    certificate = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, exact=exact)
     assert certificate.passed
-    assert certificate.checks[-1].note == "the eager model in fp32 is itself off by 2e-03"
-    assert certificate.checks[-1].allowed == pytest.approx(0.04, rel=0.02)
+    assert certificate.checks[-1].note == "the eager model in fp32 is itself off by 1e-02"
+    assert certificate.checks[-1].allowed == 0.05
     assert certificate.relaxed == certificate.checks[-1:]
     assert certificate.max_rel == 0
-    rougher = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, exact=exact)
-    assert rougher.checks[-1].name == "magnitude 10, halved, halved"
-    assert not certify(lambda x: rough(x, -0.002), lambda x: rough(x, 0.002), SIZE).passed
-    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.002), SIZE, exact=exact).passed
+    little = certify(lambda x: rough(x, -0.001), lambda x: rough(x, 0.001), SIZE, exact=exact)
+    assert little.checks[-1].allowed == pytest.approx(0.01, rel=0.02)
+    assert not certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE).passed
+    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.01), SIZE, exact=exact).passed
     assert not certify(lambda x: exact(x) + 0.01, exact, SIZE, exact=exact).passed
 
 
