@@ -54,12 +54,12 @@ class TorchScript(Runtime):
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""
-        _save(_load(path), path, {_METADATA: json.dumps(metadata)})
+        _save(load_module(path), path, {_METADATA: json.dumps(metadata)})
 
     def metadata(self, path: Path) -> dict[str, str]:
         """Return what :meth:`annotate` stored."""
         files = {_METADATA: ""}
-        _load(path, files=files)
+        load_module(path, files=files)
         return json.loads(files[_METADATA]) if files[_METADATA] else {}
 
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
@@ -68,11 +68,11 @@ class TorchScript(Runtime):
             raise ZooError(f"cannot run {path} on {provider}: {reason}.")
         if threads is not None:
             torch.set_num_threads(threads)
-        module = _load(path, provider)
+        module = load_module(path, provider)
 
         @torch.inference_mode()
         def predict(images: np.ndarray) -> np.ndarray:
-            with _no_tf32() if provider == "cuda" else contextlib.nullcontext():
+            with no_tf32() if provider == "cuda" else contextlib.nullcontext():
                 return module(to_tensor(images).to(provider)).cpu().numpy()
 
         return predict
@@ -94,7 +94,9 @@ def export(
     return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
 
 
-def _load(path: Path, device: str = "cpu", files: dict[str, str] | None = None) -> torch.jit.ScriptModule:
+def load_module(
+    path: Path, device: str = "cpu", files: dict[str, str] | None = None
+) -> torch.jit.ScriptModule:
     try:
         with _quiet():
             return torch.jit.load(str(path), map_location=device, _extra_files=files)
@@ -110,7 +112,7 @@ def _save(module: torch.jit.ScriptModule, path: Path, files: dict[str, str] | No
 
 
 @contextlib.contextmanager
-def _no_tf32() -> Iterator[None]:
+def no_tf32() -> Iterator[None]:
     """Have CUDA compute fp32 in fp32, convolutions and matrix products alike; other code keeps its choice."""
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     products = torch.backends.cuda.matmul

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import nn
 
+from export.base import ExportOptions
+from zoo.cli import atomic_path
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -109,12 +112,23 @@ class FileEngine(Engine):
             self.export(model, setting, path)
         return self.load(path, setting)
 
-    @abstractmethod
     def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
         """Write a model, as :meth:`prepare` takes it, with the batch fixed or free as ``setting`` says.
 
         Raises:
             ZooError: the format cannot express the model; no file is left.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            batch = setting.batch if setting.frozen else None
+            self.write(model, ExportOptions(input_size=setting.input_size, batch=batch), temporary)
+
+    @abstractmethod
+    def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
+        """Write a model to a temporary ``path``, which is renamed once it is whole.
+
+        Raises:
+            ZooError: the format cannot express the model.
         """
 
     @abstractmethod

@@ -1,6 +1,5 @@
 """The formats of ``export.base.RUNTIMES`` and the libraries that run them."""
 
-import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from export.benchmark import sessions
 from export.benchmark.engine import Bind, Bound, FileEngine, Setting
 from export.benchmark.networks import on_device
 from export.onnx import OnnxRuntime
-from export.torchscript import TorchScript, _load
+from export.torchscript import TorchScript, load_module
 
 
 class Exported(FileEngine):
@@ -28,15 +27,9 @@ class Exported(FileEngine):
         """Return what the format says."""
         return self.runtime.available(device)
 
-    def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
+    def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
         """Write the file as the format does it."""
-        batch = setting.batch if setting.frozen else None
-        path.parent.mkdir(parents=True)
-        try:
-            self.runtime.export(model, path, ExportOptions(input_size=setting.input_size, batch=batch))
-        except BaseException:
-            shutil.rmtree(path.parent)  # half an artifact must not be taken for one
-            raise
+        self.runtime.export(model, path, options)
 
 
 class Onnx(Exported):
@@ -66,4 +59,4 @@ class Script(Exported):
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return the frozen module."""
-        return on_device(_load(path, setting.device), setting)
+        return on_device(load_module(path, setting.device), setting)

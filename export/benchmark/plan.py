@@ -162,7 +162,7 @@ def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
     if family not in FAMILIES:  # static, or an attention module: nothing to choose
         return ["auto"], []
     own = lowerings_of(FAMILIES[family])
-    if family == "condconv":
+    if PEERS.get(family) == TIMM:
         own = [*own, TIMM]
     peers = [PEERS[family]] if wish.peers and family in PEERS else []
     notes = [

@@ -18,7 +18,7 @@ from export.benchmark.plan import Candidate
 from export.benchmark.subjects import TIMM, Subjects
 from export.certificate import CertificateError
 from export.parity import measure
-from export.torchscript import _no_tf32
+from export.torchscript import no_tf32
 from zoo.errors import ZooError
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
@@ -104,7 +104,7 @@ class Workshop:
         if not self.certify or not isinstance(engine, Exported) or candidate.lowering == TIMM:
             model = self.subjects.deployed(candidate.model, candidate.lowering)
             return engine.export(model, self.setting(candidate), path)
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         options = ExportOptions(candidate.lowering, candidate.batch if candidate.frozen else None)
         try:
             certified_export(engine.runtime, self.subjects.model(candidate.model), path, options)
@@ -144,7 +144,7 @@ def pinned(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with _no_tf32() if torch.cuda.is_available() else contextlib.nullcontext():
+        with no_tf32() if torch.cuda.is_available() else contextlib.nullcontext():
             yield
     finally:
         torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 """Programs captured by torch.export: run by torch as they are, or compiled ahead of time by AOTInductor."""
 
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,16 +31,9 @@ class TorchExport(FileEngine):
         """Return None where torch has the device."""
         return no_device(device)
 
-    def export(self, model: nn.Module, setting: Setting, path: Path) -> None:
+    def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
         """Capture the model and write what :meth:`save` makes of the program."""
-        batch = setting.batch if setting.frozen else None
-        program = _programs.capture(model, ExportOptions(input_size=setting.input_size, batch=batch))
-        path.parent.mkdir(parents=True)
-        try:
-            self.save(program, path)
-        except BaseException:
-            shutil.rmtree(path.parent)  # half an artifact must not be taken for one
-            raise
+        self.save(_programs.capture(model, options), path)
 
     def save(self, program: torch.export.ExportedProgram, path: Path) -> None:
         """Write the program to ``path``."""

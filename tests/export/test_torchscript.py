@@ -69,6 +69,6 @@ def test_arrays_that_torch_cannot_share_are_copied(exported):
 def test_tf32_is_off_only_while_an_artifact_runs():
     parts = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = [part.fp32_precision for part in parts]
-    with export.torchscript._no_tf32():
+    with export.torchscript.no_tf32():
         assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
     assert [part.fp32_precision for part in parts] == before

@@ -107,6 +107,13 @@ def test_folding_leaves_one_plain_convolution(arguments: dict) -> None:
     assert model[0].weight.grad is not None
 
 
+def test_a_shared_layer_stays_one_layer_when_it_is_folded() -> None:
+    shared = ConvexConv2d(3, 3, 3, padding=1)
+    model = fold(nn.ModuleDict({"here": shared, "there": shared}))
+    assert isinstance(model["there"], nn.Conv2d)
+    assert model["here"] is model["there"]
+
+
 def test_only_the_lowering_fold_is_folded() -> None:
     model = set_lowering(nn.Sequential(ConvexConv2d(4, 4, 3), CondConv2d(4, 4, 3)), "experts")
     assert fold(model)[0].lowering == "experts"

@@ -53,7 +53,9 @@ def fold(model: nn.Module) -> nn.Module:
     folded: dict[nn.Module, nn.Conv2d] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, DynamicConv2d) and module.lowering == "fold":
-            conv = folded.setdefault(module, folded.get(module) or _folded(module))
+            if module not in folded:
+                folded[module] = _folded(module)
+            conv = folded[module]
             if not name:
                 return conv
             model.set_submodule(name, conv)

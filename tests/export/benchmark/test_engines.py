@@ -91,17 +91,29 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "openvino"])
-def test_half_a_file_is_not_left(name, subjects, tmp_path):
+def test_half_a_file_is_not_left(name, tmp_path, monkeypatch):
     class Untraceable(torch.nn.Module):
         def forward(self, x):
             raise RuntimeError("no way")
 
     engine, setting = runs_here(name), Setting(SIZE)
-    path = engine.artifact(setting, tmp_path)
     model = Untraceable().eval()
     with pytest.raises(ZooError, match="cannot express the model"):
         engine.prepare(model, setting, tmp_path)
-    assert not path.parent.exists()
+    assert files(tmp_path) == []
+
+    def interrupted(model, options, half):
+        half.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.prepare(model, setting, tmp_path)
+    assert files(tmp_path) == []
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_every_format_of_the_exporter_is_an_engine():
