@@ -300,6 +300,25 @@ def test_a_bounded_softmax_is_the_same_softmax() -> None:
     assert not settle(conv).bounded
 
 
+@pytest.mark.parametrize(("largest", "bounded"), [(80.0, True), (87.0, True), (88.0, False), (300.0, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_softmax_is_bounded_only_where_no_context_makes_it_overflow(largest, bounded, sign) -> None:
+    conv = FAMILIES["dpk"](4, 6, 3).eval()
+    with torch.no_grad():
+        conv.reduce.weight.mul_(1e4)
+        largest_now = (conv.out_queries.unsqueeze(1) * conv.keys).abs().flatten(0, 1)
+        largest_now = (largest_now @ conv.in_queries.abs().t()).max() * conv.key_dim**-0.5
+        conv.keys.mul_(largest / largest_now)
+        # every query looks one way, so that all logits of a sample reach the bound together
+        for queries in (conv.out_queries, conv.in_queries, conv.keys):
+            queries.abs_()
+        conv.reduce.weight.abs_()
+    mixing, _ = settle(conv).factors(torch.full((2, 4), sign * 100.0))
+    assert conv.bounded == bounded
+    assert mixing.isfinite().all()
+    torch.testing.assert_close(mixing.sum(dim=2), torch.ones_like(mixing.sum(dim=2)))
+
+
 @families
 def test_reset_leaves_nothing_as_it_was(layer: type[DynamicConv2d]) -> None:
     conv = layer(8, 4, 3, device="meta").to_empty(device="cpu")
