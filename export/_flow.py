@@ -21,10 +21,10 @@ from torch import nn
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Trial
-from export.base import TUNE, ExportOptions, Predict, Runtime, first_line, installed
+from export.base import ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
+from export.lowering import chosen
 from export.parity import certify, measure, prepared, reference
-from export.tuning import tune
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.layers import fold
@@ -60,7 +60,7 @@ def export(
     outputs = count_outputs(expected, name_of(model), size)
     if images is not None:
         check_images(images, size)
-    lowered = prepared(model, _lowering(runtime, model, path, options, say))
+    lowered = prepared(model, chosen(runtime, model, options, tuning_path(path), say))
     facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -160,17 +160,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder.") from error
-
-
-def _lowering(
-    runtime: Runtime, model: nn.Module, path: Path, options: ExportOptions, say: Callable[[str], None]
-) -> str | dict[str, str]:
-    """Return the lowering that was asked for, or those that are fastest."""
-    return (
-        tune(runtime, model, options, tuning_path(path), say)
-        if options.lowering == TUNE
-        else options.lowering
-    )
 
 
 def _anew(runtime: Runtime, artifact: Path) -> Predict:

@@ -29,6 +29,9 @@ Predict = Callable[[np.ndarray], np.ndarray]
 TRACE_BATCH = 4
 """Batch size at which a dynamic batch is traced: above 1, and none of those that certify it."""
 
+AUTO = "auto"
+"""The lowering of an export that takes the one with the lowest price for each layer."""
+
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""
 
@@ -56,7 +59,7 @@ class ExportOptions:
         ZooError: a value is out of range, or the lowering cannot serve the batch.
     """
 
-    lowering: str = "auto"
+    lowering: str = AUTO
     batch: int | None = None
     input_size: tuple[int, int, int] | None = None
     opset: int = 18
@@ -87,7 +90,7 @@ class ExportOptions:
         if self.lowering == TUNE:
             return
         check_lowering(self.lowering)
-        if self.lowering == "auto":
+        if self.lowering == AUTO:
             return
         able = LOWERINGS[self.lowering].batch
         if able == "one" and self.batch != 1:
@@ -95,7 +98,7 @@ class ExportOptions:
                 f"the lowering {self.lowering} is right at batch 1 only; ask for batch 1, or for auto."
             )
         if able == "frozen" and self.batch is None:
-            anything = ", ".join(["auto", *(name for name, row in LOWERINGS.items() if row.batch == "any")])
+            anything = ", ".join([AUTO, *(name for name, row in LOWERINGS.items() if row.batch == "any")])
             raise ZooError(
                 f"the lowering {self.lowering} freezes the batch size, so it cannot have a dynamic batch; "
                 f"fix the batch to a number, or take one of {anything}."

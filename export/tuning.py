@@ -18,38 +18,31 @@ from torch import nn
 from export._metadata import versions
 from export.base import ExportOptions, Predict, Runtime
 from export.parity import prepared
+from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
-from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
 
-#: Batch sizes that an artifact with a dynamic batch is tuned for; each counts the same.
-TUNED_BATCHES = (1, 8)
 _ROUNDS = 9
 _TURN = 2e-3
 
-Seconds = dict[str, float]
-"""Time of a call by the name of the lowering: the geometric mean over the batch sizes."""
+Seconds = dict[str, dict[str, float]]
+"""Time of a call by the name of the lowering and the batch size."""
 
 
 def tune(
     runtime: Runtime,
     model: nn.Module,
     options: ExportOptions,
-    cache: Path,
+    cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:
     """Measure the lowerings of every dynamic convolution on ``runtime``, and return the fastest.
 
-    Layers of the same kind, sizes and input are measured once. The candidates are those that work at the
-    batch size asked for; where the batch is dynamic they are timed at :data:`TUNED_BATCHES`. Alone a
-    layer is not quite what it is in its network, where a runtime may keep a layout between layers.
+    The candidates are those that work at the batch size asked for; where the batch is dynamic the geometric
+    mean over :data:`export.sites.TYPICAL_BATCHES` decides. Alone a layer is not quite what it is in its
+    network, where a runtime may keep a layout between layers.
 
     Args:
-        runtime: the format to measure on, on the CPU.
-        model: any module; it is left as it is.
-        options: with the input size filled in.
-        cache: JSON file to read earlier measurements of the same runtime and machine from, and to leave all
-            of them in.
-        say: takes a line of progress.
+        runtime, model, options, cache, say: see :func:`measured`.
 
     Returns:
         The name of the lowering by the name of the layer, as :func:`zoo.layers.set_lowering` takes it.
@@ -57,56 +50,75 @@ def tune(
     Raises:
         ZooError: the cache cannot be written.
     """
-    copied = prepared(model, "auto")
-    sizes = _input_sizes(copied, options)
+    return {site.name: ranked(times)[0] for site, times in measured(runtime, model, options, cache, say)}
+
+
+def measured(
+    runtime: Runtime,
+    model: nn.Module,
+    options: ExportOptions,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
+) -> list[tuple[Site, Seconds]]:
+    """Time every lowering of every dynamic convolution; layers that cost the same are measured once.
+
+    Args:
+        runtime: the format to measure on, on the CPU.
+        model: any module; it is left as it is.
+        options: with the input size filled in.
+        cache: JSON file to read earlier measurements of the same runtime and machine from, and to leave all
+            of them in; None keeps none.
+        say: takes a line of progress.
+        threads: that an operator may use; None leaves it to the library.
+    """
     made_by: dict[str, Any] = {
         **versions(runtime),
         "machine": f"{platform.node()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "batch": options.batch or list(TUNED_BATCHES),
+        "threads": threads or torch.get_num_threads(),
         "opset": options.opset,
     }
-    known = _read(cache, made_by)
-    chosen: dict[str, str] = {}
-    for name, layer in copied.named_modules():
-        if not isinstance(layer, DynamicConv2d) or name not in sizes:
-            continue
-        key = _signature(layer, sizes[name])
-        if known.get(key, {}).keys() != set(candidates(layer, options.batch)):
-            known[key] = _measure(runtime, layer, replace(options, input_size=sizes[name]))
+    known = {} if cache is None else _read(cache, made_by)
+    found: list[tuple[Site, Seconds]] = []
+    for site in sites(model, options):
+        key = f"{site.signature}, batch {options.batch or 'dynamic'}"
+        if known.get(key, {}).keys() != set(candidates(site.layer, options.batch)):
+            known[key] = _measure(runtime, site, options, threads)
             say(f"tuned {key}: {_table(known[key])}")
-            with atomic_path(cache) as path:
-                path.write_text(json.dumps({"made_by": made_by, "seconds": known}, indent=1) + "\n", "utf-8")
-        chosen[name] = _ranked(known[key])[0]
-    return chosen
+            if cache is not None:
+                _write(cache, {"made_by": made_by, "seconds": known})
+        found.append((site, known[key]))
+    return found
 
 
-def candidates(layer: DynamicConv2d, batch: int | None) -> list[str]:
-    """Return the lowerings of ``layer`` that are right at ``batch``, which may be dynamic (None)."""
-    able = {"any"} | ({"frozen"} if batch else set()) | ({"one"} if batch == 1 else set())
-    names = [name for name in lowerings_of(layer) if LOWERINGS[name].batch in able]
-    # A folded layer is a plain convolution: there is nothing to compare it with.
-    return ["fold"] if "fold" in names else names
+def mean(times: dict[str, float]) -> float:
+    """Return the geometric mean over the batch sizes."""
+    return math.exp(statistics.fmean(math.log(max(seconds, 1e-12)) for seconds in times.values()))
 
 
-def _measure(runtime: Runtime, layer: DynamicConv2d, options: ExportOptions) -> Seconds:
-    names = candidates(layer, options.batch)
+def ranked(times: Seconds) -> list[str]:
+    """Return the names of the lowerings, the fastest first."""
+    return sorted(times, key=lambda name: mean(times[name]))
+
+
+def _measure(runtime: Runtime, site: Site, options: ExportOptions, threads: int | None) -> Seconds:
+    names = candidates(site.layer, options.batch)
     if len(names) == 1:
-        return {names[0]: 0.0}
+        return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
+    options = replace(options, input_size=site.size)
     with tempfile.TemporaryDirectory() as folder:
         predicts: dict[str, Predict] = {}
         for name in names:
             path = Path(folder) / f"{name}{runtime.suffix}"
-            runtime.export(prepared(layer, name), path, options)
-            predicts[name] = runtime.load(path)
+            runtime.export(prepared(site.layer, name), path, options)
+            predicts[name] = runtime.load(path, threads=threads)
         return _times(predicts, options)
 
 
 def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:
     """Time the candidates in turns, so that a machine that slows down slows all of them."""
-    logs = dict.fromkeys(predicts, 0.0)
-    batches = (options.batch,) if options.batch else TUNED_BATCHES
-    for batch in batches:
+    found: Seconds = {name: {} for name in predicts}
+    for batch in batches(options):
         assert options.input_size is not None
         images = np.random.default_rng(0).standard_normal((batch, *options.input_size), dtype=np.float32)
         for predict in predicts.values():
@@ -117,8 +129,8 @@ def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:
             for name, predict in predicts.items():
                 turns[name].append(min(_call(predict, images) for _ in range(calls[name])))
         for name, times in turns.items():
-            logs[name] += math.log(statistics.median(times)) / len(batches)
-    return {name: math.exp(log) for name, log in logs.items()}
+            found[name][str(batch)] = statistics.median(times)
+    return found
 
 
 def _call(predict: Predict, images: np.ndarray) -> float:
@@ -127,51 +139,13 @@ def _call(predict: Predict, images: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-@torch.inference_mode()
-def _input_sizes(model: nn.Module, options: ExportOptions) -> dict[str, tuple[int, int, int]]:
-    """Return (channels, height, width) of what every dynamic convolution that runs is given."""
-    sizes: dict[str, tuple[int, int, int]] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            channels, height, width = inputs[0].shape[1:]
-            sizes[name] = (channels, height, width)
-
-        return hook
-
-    hooks = [
-        module.register_forward_pre_hook(note(name))
-        for name, module in model.named_modules()
-        if isinstance(module, DynamicConv2d)
-    ]
-    model(replace(options, batch=1).example())
-    for hook in hooks:
-        hook.remove()
-    return sizes
-
-
-def _signature(layer: DynamicConv2d, size: tuple[int, int, int]) -> str:
-    """Return what two layers share that cost the same."""
-    own = {name: getattr(layer, name) for name in layer.sizes}
-    facts: dict[str, Any] = {
-        "kernel": layer.kernel_size,
-        "stride": layer.stride,
-        "padding": layer.padding,
-        "dilation": layer.dilation,
-        "groups": layer.groups,
-        **own,
-    }
-    text = ", ".join(f"{name} {value}" for name, value in facts.items())
-    height, width = size[1:]
-    return f"{type(layer).__name__} {layer.in_channels} to {layer.out_channels} at {height} x {width}, {text}"
-
-
 def _table(times: Seconds) -> str:
-    return ", ".join(f"{name} {1e3 * times[name]:.3g} ms" for name in _ranked(times))
+    return ", ".join(f"{name} {1e3 * mean(times[name]):.3g} ms" for name in ranked(times))
 
 
-def _ranked(times: Seconds) -> list[str]:
-    return sorted(times, key=lambda name: times[name])
+def _write(cache: Path, found: dict[str, Any]) -> None:
+    with atomic_path(cache) as path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(cache: Path, made_by: dict[str, Any]) -> dict[str, Seconds]:

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--runtimes", **words, help=f"of {', '.join(ENGINES)}, or all (default: all that prepare quickly)")
     add("--devices", **words, help="cpu, cuda, or what else a runtime has (default: cpu cuda)")
     add("--dtypes", default=["fp32"], **words, help="fp32, bf16 (default: fp32)")
-    add("--lowerings", default=["auto"], **words, help="auto, names of lowerings, or all (default: auto)")
+    add("--lowerings", default=["auto"], **words, help="auto, tune, names of lowerings, or all")
     add("--batch", **numbers, help="batch sizes (default: 1 8)")
     add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")
     add("--rounds", type=int, help="rounds of each batch size, at most (default: 40)")

@@ -18,6 +18,7 @@ from export._trials import Draws, Trial
 from export.base import TRACE_BATCH
 from export.benchmark import sessions
 from export.benchmark.attribution import Attribution, mark, origins
+from export.benchmark.formats import Onnx
 from export.benchmark.plan import Candidate
 from export.benchmark.prepare import TOLERANCE
 from export.benchmark.profile import Profile, summarise
@@ -45,7 +46,8 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
 
     if candidate.lowering == TIMM:
         raise ZooError("the parts of timm's layer are not known; give a lowering of this project.")
-    model = subjects.deployed(candidate.model, candidate.lowering)
+    batch = candidate.batch if candidate.frozen else None
+    model = subjects.deployed(candidate.model, candidate.lowering, Onnx.runtime, batch)
     size = subjects.size(candidate.model)
     example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
     proto = _exported(model, example, candidate.frozen)

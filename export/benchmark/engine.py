@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import nn
 
-from export.base import ExportOptions
+from export.base import ExportOptions, Runtime
 from zoo.cli import atomic_path
 
 
@@ -61,11 +61,13 @@ class Engine(ABC):
     Attributes:
         devices, dtypes: that it may be asked for.
         slow: whether preparing a model takes minutes, so that it is measured only when named.
+        runtime: the format it runs, for which lowerings can be chosen; None where there is none.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
     slow: ClassVar[bool] = False
+    runtime: ClassVar[Runtime | None] = None
 
     @abstractmethod
     def available(self, device: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What the README and docs/performance.md say of the committed results; ``python -m zoo.report`` writes it.
+"""What README and docs/performance.md say of the committed results; ``python -m export.report`` writes it.
 
 Results lie in ``benchmarks/``, one file a machine, as ``--json`` writes them. Nothing on the pages is typed.
 """

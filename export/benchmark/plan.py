@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from export.base import AUTO, TUNE
 from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.layout import threads_of
 from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
@@ -24,7 +25,8 @@ class Candidate:
         runtime: a key of ``ENGINES``.
         device: one of the engine's.
         dtype: one of the engine's.
-        lowering: ``auto``, one of ``zoo.layers.LOWERINGS``, or ``timm`` for CondConv as timm writes it.
+        lowering: ``auto``, ``tune``, one of ``zoo.layers.LOWERINGS``, or ``timm`` for CondConv as timm writes
+            it.
         batch: images in one call.
         threads: that an operator may use.
     """
@@ -33,14 +35,14 @@ class Candidate:
     runtime: str = "onnx"
     device: str = "cpu"
     dtype: str = "fp32"
-    lowering: str = "auto"
+    lowering: str = AUTO
     batch: int = 1
     threads: int = 1
 
     @property
     def label(self) -> str:
         """The model's name, with the lowering where it is not the model's own choice."""
-        return self.model if self.lowering == "auto" else f"{self.model} ({self.lowering})"
+        return self.model if self.lowering == AUTO else f"{self.model} ({self.lowering})"
 
     @property
     def where(self) -> str:
@@ -61,7 +63,9 @@ class Candidate:
     @property
     def frozen(self) -> bool:
         """Whether an artifact of it has one batch size only."""
-        return self.lowering == TIMM or (self.lowering != "auto" and LOWERINGS[self.lowering].batch != "any")
+        return self.lowering == TIMM or (
+            self.lowering in LOWERINGS and LOWERINGS[self.lowering].batch != "any"
+        )
 
     @property
     def twin(self) -> "Candidate":
@@ -69,7 +73,7 @@ class Candidate:
 
         Its artifact has a dynamic batch even where this one's is frozen: it is what would be deployed.
         """
-        return replace(self, model=twin_of(self.model), lowering="auto")
+        return replace(self, model=twin_of(self.model), lowering=AUTO)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Wish:
     runtimes: Sequence[str] = ("onnx",)
     devices: Sequence[str] = ("cpu",)
     dtypes: Sequence[str] = ("fp32",)
-    lowerings: Sequence[str] = ("auto",)
+    lowerings: Sequence[str] = (AUTO,)
     batches: Sequence[int] = (1, 8)
     threads: Sequence[int] = (1,)
     peers: bool = True
@@ -96,7 +100,7 @@ class Wish:
         for name in self.models:
             check_name(name)
         _check_words("runtime", self.runtimes, ENGINES)
-        _check_words("lowering", self.lowerings, ("auto", *LOWERINGS, TIMM, EVERY))
+        _check_words("lowering", self.lowerings, (AUTO, TUNE, *LOWERINGS, TIMM, EVERY))
         _check_words(
             "device", self.devices, {device for engine in ENGINES.values() for device in engine.devices}
         )
@@ -131,6 +135,9 @@ def plan(wish: Wish) -> Plan:
             if lowering in LOWERINGS and LOWERINGS[lowering].batch == "one" and batch != 1:
                 notes.append(f"lowering {lowering} is right at batch 1 only: skipped at others")
                 continue
+            if lowering == TUNE and ENGINES[runtime].runtime is None:
+                notes.append(f"{runtime} is no format to tune for: lowering {TUNE} skipped")
+                continue
             found.update(dict.fromkeys((candidate.twin, candidate)))
     if not found:
         raise ZooError(f"nothing to measure: {'; '.join(dict.fromkeys(notes)) or 'no model was given'}.")
@@ -160,15 +167,15 @@ def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
     """Return the lowerings of a model that are wished for, and notes about those that it lacks."""
     family = family_of(model)
     if family not in FAMILIES:  # static, or an attention module: nothing to choose
-        return ["auto"], []
-    own = lowerings_of(FAMILIES[family])
+        return [AUTO], []
+    own = [TUNE, *lowerings_of(FAMILIES[family])]
     if PEERS.get(family) == TIMM:
         own = [*own, TIMM]
     peers = [PEERS[family]] if wish.peers and family in PEERS else []
     notes = [
         f"{family} has no lowering {name}: skipped"
         for name in wish.lowerings
-        if name not in ("auto", EVERY, *own)
+        if name not in (AUTO, EVERY, *own)
     ]
     return list(dict.fromkeys([*_expanded(wish.lowerings, own), *peers])), notes
 
@@ -176,8 +183,8 @@ def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
 def _expanded(wished: Iterable[str], own: Sequence[str]) -> Iterator[str]:
     for name in wished:
         if name == EVERY:
-            yield from ("auto", *(each for each in own if each != TIMM))
-        elif name == "auto" or name in own:
+            yield from (AUTO, *(each for each in own if each in LOWERINGS))
+        elif name == AUTO or name in own:
             yield name
 
 

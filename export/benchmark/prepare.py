@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from export._flow import export as certified_export
 from export._trials import Draws, Trial
-from export.base import ExportOptions, first_line
+from export.base import ExportOptions, Runtime, first_line
 from export.benchmark.engine import Bound, FileEngine, Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -91,6 +92,19 @@ class Workshop:
         """Return where a candidate's artifact lies or will; None where it runs the network itself."""
         return ENGINES[candidate.runtime].artifact(self.setting(candidate), self.place(candidate))
 
+    def deployed(self, candidate: Candidate) -> nn.Module:
+        """Return the network that a candidate runs, or that its artifact is made of."""
+        return self.subjects.deployed(*self.way(candidate))
+
+    def cost(self, candidate: Candidate) -> tuple[int, int]:
+        """Return the parameters of a candidate's model, and its multiply-accumulates for one image."""
+        return self.subjects.cost(*self.way(candidate))
+
+    def way(self, candidate: Candidate) -> tuple[str, str, Runtime | None, int | None]:
+        """Return what decides the network of a candidate, as :meth:`Subjects.deployed` takes it."""
+        batch = candidate.batch if candidate.frozen else None
+        return candidate.model, candidate.lowering, ENGINES[candidate.runtime].runtime, batch
+
     def export(self, candidate: Candidate) -> None:
         """Write a candidate's artifact.
 
@@ -102,8 +116,7 @@ class Workshop:
         assert isinstance(engine, FileEngine)
         assert path is not None
         if not self.certify or not isinstance(engine, Exported) or candidate.lowering == TIMM:
-            model = self.subjects.deployed(candidate.model, candidate.lowering)
-            return engine.export(model, self.setting(candidate), path)
+            return engine.export(self.deployed(candidate), self.setting(candidate), path)
         path.parent.mkdir(parents=True, exist_ok=True)
         options = ExportOptions(candidate.lowering, candidate.batch if candidate.frozen else None)
         try:
@@ -119,8 +132,7 @@ class Workshop:
             WrongResult: the results differ by more than :data:`TOLERANCE`.
         """
         setting = self.setting(candidate)
-        model = self.subjects.deployed(candidate.model, candidate.lowering)
-        bind = ENGINES[candidate.runtime].prepare(model, setting, self.place(candidate))
+        bind = ENGINES[candidate.runtime].prepare(self.deployed(candidate), setting, self.place(candidate))
         images = Draws(np.random.default_rng(0), setting.input_size).unlike(candidate.batch)
         try:
             bound = bind(images)

@@ -137,8 +137,8 @@ class Benchmark:
 
     def _result(self, ready: Ready, samples: Samples) -> Result:
         candidate, subjects = ready.candidate, self.workshop.subjects
-        params, macs = subjects.cost(candidate.model, candidate.lowering)
-        deployed = subjects.deployed(candidate.model, candidate.lowering)
+        params, macs = self.workshop.cost(candidate)
+        deployed = self.workshop.deployed(candidate)
         taken = None
         if self.effort.memory and ready.path is not None:
             taken = memory.peak_memory(candidate.runtime, ready.path, self.workshop.setting(candidate))

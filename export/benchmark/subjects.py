@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export._inputs import input_size
-from export.base import ExportOptions, Predict
+from export.base import ExportOptions, Predict, Runtime
+from export.lowering import chosen
 from export.parity import prepared, reference
 from zoo.catalog import complexity, split_name
 from zoo.errors import ZooError
@@ -37,12 +38,14 @@ class Subjects:
     Attributes:
         model: the model of a name, in evaluation mode.
         expected: the unlowered eager model of a name, as a function of arrays.
-        cost: the parameters of a name and a lowering, and the multiply-accumulates for one image.
+        cost: the parameters of a model, and the multiply-accumulates for one image; the arguments are those
+            of :meth:`deployed`.
     """
 
     def __init__(self, pretrained: bool = True):
         self.pretrained = pretrained
         self._manifest = read_manifest() if pretrained else {}
+        self._choices: dict[tuple, str | dict[str, str]] = {}
         self.model = functools.lru_cache(maxsize=None)(self._model)
         self.expected = functools.lru_cache(maxsize=None)(self._expected)
         self.cost = functools.lru_cache(maxsize=None)(self._cost)
@@ -59,14 +62,31 @@ class Subjects:
         """Return (channels, height, width) of the model's inputs."""
         return input_size(self.model(name), ExportOptions())
 
-    def deployed(self, name: str, lowering: str) -> nn.Module:
-        """Return a model as it is exported: in evaluation mode, lowered, folded, on the CPU."""
-        if lowering == TIMM:
-            return as_timm_writes_it(prepared(self.model(name), "auto"))
-        return fold(prepared(self.model(name), lowering))
+    def deployed(
+        self, name: str, lowering: str, runtime: Runtime | None = None, batch: int | None = None
+    ) -> nn.Module:
+        """Return a model as it is exported: in evaluation mode, lowered, folded, on the CPU.
 
-    def _cost(self, name: str, lowering: str) -> tuple[int, int]:
-        macs = complexity(self.deployed(name, lowering).to("meta"), self.size(name)).macs
+        Args:
+            name: of the model.
+            lowering: as an export takes it, or :data:`TIMM`.
+            runtime: the format to choose the lowerings for; None leaves ``auto`` to the layers.
+            batch: the one batch size of the artifact, or None.
+        """
+        model = self.model(name)
+        if lowering == TIMM:
+            return as_timm_writes_it(prepared(model, "auto"))
+        if runtime is None:
+            return fold(prepared(model, lowering))
+        key = name, lowering, runtime.name, batch
+        if key not in self._choices:
+            self._choices[key] = chosen(runtime, model, ExportOptions(lowering, batch, self.size(name)))
+        return fold(prepared(model, self._choices[key]))
+
+    def _cost(
+        self, name: str, lowering: str, runtime: Runtime | None = None, batch: int | None = None
+    ) -> tuple[int, int]:
+        macs = complexity(self.deployed(name, lowering, runtime, batch).to("meta"), self.size(name)).macs
         return sum(parameter.numel() for parameter in self.model(name).parameters()), macs
 
     def _model(self, name: str) -> nn.Module:

@@ -9,6 +9,7 @@ import export.onnx
 from export import tuning
 from export.base import ExportOptions
 from export.onnx import OnnxRuntime
+from export.sites import candidates
 from zoo.layers import DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
 
 SIZE = (3, 8, 8)
@@ -29,7 +30,7 @@ def measured(monkeypatch):
 
     def times(predicts, options):
         seen.append(options.input_size)
-        return {name: 1.0 / (1 + rank) for rank, name in enumerate(sorted(predicts))}
+        return {name: {"1": 1.0 / (1 + rank)} for rank, name in enumerate(sorted(predicts))}
 
     monkeypatch.setattr(tuning, "_times", times)
     return seen
@@ -68,7 +69,7 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
     ids=["dynamic", "four", "one"],
 )
 def test_candidates_are_right_at_the_batch_asked_for(batch, more):
-    found = tuning.candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)
+    found = candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)
     assert set(found) == {"unfold", "rows", "contract", "scaled"} | more
 
 
@@ -77,9 +78,11 @@ def test_batch_sizes_count_the_same(monkeypatch):
     monkeypatch.setattr(tuning, "_call", lambda predict, images: predict(len(images)))
     predicts = {"even": {1: 2.0, 8: 8.0}.get, "good at one": {1: 1.0, 8: 9.0}.get}
     times = tuning._times(predicts, ExportOptions(input_size=SIZE))
-    assert times == pytest.approx({"even": 4.0, "good at one": 3.0})
+    assert times == {"even": {"1": 2.0, "8": 8.0}, "good at one": {"1": 1.0, "8": 9.0}}
+    assert tuning.mean(times["even"]) == pytest.approx(4.0)
+    assert tuning.ranked(times) == ["good at one", "even"]
     alone = tuning._times(predicts, ExportOptions(input_size=SIZE, batch=8))
-    assert alone == pytest.approx({"even": 8.0, "good at one": 9.0})
+    assert tuning.ranked(alone) == ["even", "good at one"]
 
 
 def test_a_choice_by_layer_leaves_the_others_to_themselves(model):

@@ -66,8 +66,8 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
 def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     deployed = Subjects.deployed
 
-    def other(self, name, lowering):
-        model = deployed(self, name, lowering)
+    def other(self, name, *way):
+        model = deployed(self, name, *way)
         if name == "benchnet_kw":
             next(model.parameters()).data *= 1.1
         return model

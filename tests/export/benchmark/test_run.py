@@ -28,8 +28,8 @@ def wrong(subjects, monkeypatch):
     """Have the kw network deployed with other weights than it is expected to have."""
     deployed = subjects.deployed
 
-    def other(name, lowering):
-        model = deployed(name, lowering)
+    def other(name, *way):
+        model = deployed(name, *way)
         if name == "benchnet_kw":
             next(model.parameters()).data *= 1.1
         return model

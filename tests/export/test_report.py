@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import report
+from export import report
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, FCGeneratedConv2d, KernelWeightedConv2d
 from zoo.pretrained import read_manifest
@@ -38,11 +38,12 @@ def test_a_changed_figure_is_noticed_and_written(checkout: Path, capsys: pytest.
     whole = {page: page.read_text() for page in (readme, families)}
     families.write_text(whole[families].replace("37,748,736", "1"))
     assert report.main(["--check", "--root", str(checkout)]) == 1
-    assert capsys.readouterr().out == "out of date: docs/families.md; run python -m zoo.report\n"
+    assert capsys.readouterr().out == "out of date: docs/families.md; run python -m export.report\n"
     readme.write_text(whole[readme].replace(top1, "99.99 %"))
     assert "99.99 %" in readme.read_text()
     assert report.main(["--check", "--root", str(checkout)]) == 1
-    assert capsys.readouterr().out == "out of date: README.md, docs/families.md; run python -m zoo.report\n"
+    stale = "out of date: README.md, docs/families.md; run python -m export.report\n"
+    assert capsys.readouterr().out == stale
     assert "99.99 %" in readme.read_text()
     assert report.main(["--root", str(checkout)]) == 0
     assert {page: page.read_text() for page in (readme, families)} == whole
@@ -98,7 +99,7 @@ def test_images_of_earlier_runs_count() -> None:
 
 
 def test_missing_markers_and_files(checkout: Path) -> None:
-    with pytest.raises(ZooError, match=r"a\.md has no lines '<!-- models: python -m zoo\.report -->' and"):
+    with pytest.raises(ZooError, match=r"a\.md has no lines '<!-- models: python -m export\.report -->' and"):
         report.insert("a page", "models", "a table", "a.md")
     (checkout / "README.md").unlink()
     with pytest.raises(ZooError, match=r"there is no .*README\.md; give the folder of a checkout"):

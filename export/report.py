@@ -1,7 +1,7 @@
-"""Write the generated tables and pictures of the README and docs/: ``python -m zoo.report``.
+"""Write the generated tables and pictures of the README and docs/: ``python -m export.report``.
 
 No figure there is typed by hand; ``--check`` fails where one and what it is made from disagree. A table
-stands between the lines ``<!-- NAME: python -m zoo.report -->`` and ``<!-- end of NAME -->``.
+stands between the lines ``<!-- NAME: python -m export.report -->`` and ``<!-- end of NAME -->``.
 """
 
 import argparse
@@ -26,7 +26,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
-    parser = argparse.ArgumentParser("python -m zoo.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m export.report", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--root", type=Path, default=CHECKOUT, metavar="DIR", help="checkout to update (default: this one)")
     add("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 temporary.write_text(new, encoding="utf-8")
     stale += pages.update_pictures(options.root, options.check)
     if options.check:
-        print(f"out of date: {', '.join(stale)}; run python -m zoo.report" if stale else "up to date")
+        print(f"out of date: {', '.join(stale)}; run python -m export.report" if stale else "up to date")
     return int(options.check and bool(stale))
 
 
@@ -63,7 +63,7 @@ def insert(text: str, title: str, table: str, name: str) -> str:
     Raises:
         ZooError: the markers are missing.
     """
-    opening, closing = f"<!-- {title}: python -m zoo.report -->", f"<!-- end of {title} -->"
+    opening, closing = f"<!-- {title}: python -m export.report -->", f"<!-- end of {title} -->"
     before, begin, rest = text.partition(opening)
     _, end, after = rest.partition(closing)
     if not (begin and end):

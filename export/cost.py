@@ -1,0 +1,160 @@
+"""What a lowering is likely to cost on a runtime: its work counted on no device, and priced.
+
+The price is linear: so many seconds for each unit of each kind of work in :data:`WORK`. The seconds are
+fitted to measurements by ``python -m export.rates`` and lie in ``export/rates.json``. A price need not be
+right to serve: it is only compared with the prices of the other lowerings of the same layer.
+"""
+
+import copy
+import functools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from export.base import ExportOptions
+from export.sites import Site, batches, candidates
+from zoo.layers import DynamicConv2d, set_lowering
+
+WORK = {
+    "operations": "operations, however small",
+    "convolution": "multiplies of a convolution with a static weight",
+    "depthwise": "multiplies of a depthwise convolution with a static weight",
+    "made": "multiplies of a convolution with a weight made for the sample",
+    "product": "multiplies of a matrix product",
+    "moved": "bytes that a convolution or a copy reads and writes",
+    "passed": "bytes that an elementwise operation or a matrix product reads and writes",
+    "special": "numbers through exp, sigmoid, softmax or tanh",
+}
+"""Kinds of work and their units."""
+
+RATES = Path(__file__).with_name("rates.json")
+
+_FREE = {
+    "flatten",
+    "unflatten",
+    "unsqueeze",
+    "squeeze",
+    "view",
+    "reshape",
+    "expand",
+    "dim",
+    "__get__",
+    "size",
+}
+_COPIES = {"cat", "pad", "transpose", "permute", "t", "__getitem__", "repeat", "repeat_interleave"}
+_PRODUCTS = {"matmul", "__matmul__", "bmm", "linear"}
+_SPECIAL = {"exp", "sigmoid", "softmax", "tanh"}
+
+Work = Mapping[str, float]
+"""Amount by kind."""
+
+
+def rates(runtime: str) -> Work | None:
+    """Return the seconds that a unit of each kind of work takes on a runtime; None: nobody measured it."""
+    return _all_rates().get(runtime)
+
+
+def price(work: Work, seconds: Work) -> float:
+    """Return the seconds that ``work`` takes at so many ``seconds`` a unit."""
+    return sum(amount * seconds[kind] for kind, amount in work.items())
+
+
+def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
+    """Return the lowering of a layer with the lowest price, by the geometric mean over the batch sizes.
+
+    Args:
+        site: the layer in its place.
+        options: the batch decides what there is to choose from.
+        seconds: as :func:`rates` returns them.
+    """
+    prices = {
+        name: math.prod(
+            price(count(site.layer, name, (batch, *site.size)), seconds) for batch in batches(options)
+        )
+        for name in candidates(site.layer, options.batch)
+    }
+    return min(prices, key=lambda name: prices[name])
+
+
+@torch.no_grad()
+def count(layer: DynamicConv2d, name: str, shape: tuple[int, ...]) -> Work:
+    """Count the work of one call of a layer, what an exporter folds to constants left out.
+
+    Args:
+        layer: settled, as it is exported; it is left as it is.
+        name: of the lowering.
+        shape: of the input, (N, I, H, W).
+    """
+    layer = copy.deepcopy(layer).to("meta").eval()
+    set_lowering(layer, name)
+    x = torch.empty(shape, device="meta")
+    with _Ledger(x) as ledger:
+        layer(x)
+    return ledger.work
+
+
+class _Ledger(TorchFunctionMode):
+    """Notes the work of all that depends on ``x``."""
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self.work: Counter[str] = Counter()
+        self._known = {id(x): x}  # held, so that no other tensor gets the same id
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = list(_tensors((args, kwargs or {})))
+        if isinstance(result, Tensor) and any(id(each) in self._known for each in given):
+            self._known[id(result)] = result
+            self._note(func.__name__, given, result)
+        return result
+
+    def _note(self, name: str, given: list[Tensor], result: Tensor) -> None:
+        if name in _FREE:
+            return
+        self.work["operations"] += 1
+        traffic = _bytes([*given, result])
+        if name == "conv2d":
+            x, weight = given[:2]
+            static = id(weight) not in self._known
+            kind = ("depthwise" if weight.shape[1] == 1 else "convolution") if static else "made"
+            self.work[kind] += result.numel() * weight[0].numel()
+            self.work["moved"] += _bytes([x, result] if static else [x, result, weight])
+        elif name in _PRODUCTS:
+            self.work["product"] += result.numel() * given[0].shape[-1]
+            self.work["passed"] += traffic
+        elif name in _COPIES:
+            self.work["moved"] += 2 * _bytes([result])
+        else:
+            self.work["special"] += result.numel() if name in _SPECIAL else 0
+            self.work["passed"] += traffic
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _tensors(tuple(values.values()))
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@functools.cache
+def _all_rates() -> dict[str, Work]:
+    if not RATES.exists():
+        return {}
+    return {name: entry["seconds"] for name, entry in json.loads(RATES.read_text("utf-8")).items()}

@@ -1,0 +1,44 @@
+"""Which lowering each dynamic convolution of an artifact gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from export import cost
+from export.base import AUTO, TUNE, ExportOptions, Runtime
+from export.sites import sites
+from export.tuning import tune
+
+
+def chosen(
+    runtime: Runtime,
+    model: nn.Module,
+    options: ExportOptions,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> str | dict[str, str]:
+    """Return the lowering of a model's layers, as :func:`zoo.layers.set_lowering` takes it.
+
+    ``tune`` measures, ``auto`` compares prices and, on a runtime that none are known of, leaves the layers to
+    themselves; any other name is taken as it is.
+
+    Args:
+        runtime: the format to choose for.
+        model: any module; it is left as it is.
+        options: with the input size filled in.
+        cache: where ``tune`` keeps its measurements; None keeps none.
+        say: takes a line of progress.
+    """
+    if options.lowering == TUNE:
+        return tune(runtime, model, options, cache, say)
+    seconds = cost.rates(runtime.name)
+    if options.lowering != AUTO or seconds is None:
+        return options.lowering
+    known: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for site in sites(model, options):
+        key = site.signature
+        known[key] = known.get(key) or cost.cheapest(site, options, seconds)
+        names[site.name] = known[key]
+    return names

@@ -1,0 +1,115 @@
+"""Fit what a unit of work costs: ``python -m export.rates --runtime onnx --models "resnet18_*"``.
+
+Measures every lowering of every distinct layer alone, on one thread, and fits the seconds of
+:data:`export.cost.WORK` to them, so that ``--lowering auto`` can compare prices. Prints what the choice costs
+against the fastest lowering of each layer.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export import cost
+from export._inputs import input_size
+from export._metadata import versions
+from export.base import RUNTIMES, ExportOptions, runtime
+from export.benchmark.environment import cpu_model
+from export.sites import Site
+from export.tuning import Seconds, mean, measured, ranked
+from zoo import cli
+from zoo.catalog import names
+from zoo.models import create_model
+
+_THREADS = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser("python -m export.rates", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runtime", default="onnx", choices=RUNTIMES, help="default: onnx")
+    parser.add_argument("--models", nargs="+", required=True, metavar="NAME", help="names or patterns")
+    parser.add_argument("--cache", type=Path, required=True, help="JSON file that keeps the measurements")
+    parser.add_argument(
+        "--batch", nargs="*", type=int, default=[8], help="fixed sizes to measure too (default: 8)"
+    )
+    parser.add_argument("--write", action="store_true", help=f"store the rates in {cost.RATES.name}")
+    args = parser.parse_args(words)
+    chosen = runtime(args.runtime)
+    layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
+    for name, batch in product(names(args.models), (None, *args.batch)):
+        torch.manual_seed(0)
+        model = create_model(name)
+        options = ExportOptions(batch=batch)
+        options = replace(options, input_size=input_size(model, options))
+        layers[name, batch] = measured(chosen, model, options, args.cache, print, _THREADS)
+    distinct = {
+        (site.signature, batch): (site, times)
+        for (_, batch), found in layers.items()
+        for site, times in found
+    }
+    seconds = fit(list(distinct.values()))
+    losses = {name: loss(found, seconds) for (name, batch), found in layers.items() if batch is None}
+    for kind, unit in cost.WORK.items():
+        print(f"{seconds[kind]:.3g} s  {unit}")
+    for name, (by_price, by_rule) in losses.items():
+        print(f"{name}: time over that of the fastest {by_price:.2f}, by each layer's own rule {by_rule:.2f}")
+    if args.write:
+        entry = {
+            "seconds": seconds,
+            "command": "python -m export.rates " + " ".join(words),
+            "machine": {"cpu": cpu_model(), "threads": _THREADS},
+            "versions": versions(chosen),
+            "over_the_fastest": {name: {"auto": a, "rule": b} for name, (a, b) in losses.items()},
+        }
+        store(args.runtime, entry)
+    return 0
+
+
+def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
+    """Return the seconds of a unit of each kind of work that explain the measurements best, none below 0.
+
+    Least squares of the relative error. What a large layer costs is measured well, and so is the order of the
+    lowerings of a small one; both count the same.
+    """
+    from scipy.optimize import nnls
+
+    rows: list[list[float]] = []
+    for site, times in layers:
+        for name, by_batch in times.items():
+            for batch, seconds in by_batch.items():
+                work = cost.count(site.layer, name, (int(batch), *site.size))
+                if seconds > 0:
+                    rows.append([work.get(kind, 0) / seconds for kind in cost.WORK])
+    matrix = np.array(rows)
+    scale = matrix.max(axis=0, initial=1e-30)
+    found, _ = nnls(matrix / scale, np.ones(len(rows)))
+    return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=True)}
+
+
+def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[float, float]:
+    """Return the time of all layers over that of their fastest lowerings: by price, and by their own rule."""
+    options = ExportOptions()
+    best = sum(mean(times[ranked(times)[0]]) for _, times in found)
+    by_price = sum(mean(times[cost.cheapest(site, options, seconds)]) for site, times in found)
+    by_rule = sum(mean(times[site.layer.auto_lowering()]) for site, times in found)
+    return (by_price / best, by_rule / best) if best > 0 else (1.0, 1.0)
+
+
+def store(name: str, entry: dict[str, Any]) -> None:
+    """Put the rates of a runtime into the file that exports read."""
+    known = json.loads(cost.RATES.read_text("utf-8")) if cost.RATES.exists() else {}
+    with cli.atomic_path(cost.RATES) as path:
+        path.write_text(json.dumps({**known, name: entry}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

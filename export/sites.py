@@ -1,0 +1,85 @@
+"""Where a model's dynamic convolutions are, and what each could be lowered to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.base import ExportOptions
+from export.parity import prepared
+from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
+
+TYPICAL_BATCHES = (1, 8)
+"""Batch sizes that an artifact with a dynamic batch is made fast for; each counts the same."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A dynamic convolution in its place.
+
+    Attributes:
+        name: of the layer in its model.
+        layer: settled, as it is exported.
+        size: (channels, height, width) of its input.
+    """
+
+    name: str
+    layer: DynamicConv2d
+    size: tuple[int, int, int]
+
+    @property
+    def signature(self) -> str:
+        """What two sites share that cost the same."""
+        layer = self.layer
+        facts: dict[str, Any] = {
+            "kernel": layer.kernel_size,
+            "stride": layer.stride,
+            "padding": layer.padding,
+            "dilation": layer.dilation,
+            "groups": layer.groups,
+            **{name: getattr(layer, name) for name in layer.sizes},
+        }
+        text = ", ".join(f"{name} {value}" for name, value in facts.items())
+        channels, height, width = self.size
+        return f"{type(layer).__name__} {channels} to {layer.out_channels} at {height} x {width}, {text}"
+
+
+@torch.inference_mode()
+def sites(model: nn.Module, options: ExportOptions) -> list[Site]:
+    """Return the dynamic convolutions that run, in the model's order; the model is left as it is.
+
+    Args:
+        model: any module.
+        options: with the input size filled in.
+    """
+    copied = prepared(model, "auto")
+    layers = {name: layer for name, layer in copied.named_modules() if isinstance(layer, DynamicConv2d)}
+    sizes: dict[str, tuple[int, int, int]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            channels, height, width = inputs[0].shape[1:]
+            sizes[name] = (channels, height, width)
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    copied(replace(options, batch=1).example())
+    for hook in hooks:
+        hook.remove()
+    return [Site(name, layer, sizes[name]) for name, layer in layers.items() if name in sizes]
+
+
+def candidates(layer: DynamicConv2d, batch: int | None) -> list[str]:
+    """Return the lowerings of ``layer`` that are right at ``batch``, which may be dynamic (None)."""
+    able = {"any"} | ({"frozen"} if batch else set()) | ({"one"} if batch == 1 else set())
+    names = [name for name in lowerings_of(layer) if LOWERINGS[name].batch in able]
+    # A folded layer is a plain convolution: there is nothing to compare it with.
+    return ["fold"] if "fold" in names else names
+
+
+def batches(options: ExportOptions) -> tuple[int, ...]:
+    """Return the batch sizes that an artifact should be fast at."""
+    return TYPICAL_BATCHES if options.batch is None else (options.batch,)

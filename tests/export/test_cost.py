@@ -1,0 +1,144 @@
+"""Prices: the work of a layer is counted as it is, and the cheapest lowering is taken."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import export.onnx
+from export import cost, rates
+from export.base import ExportOptions
+from export.lowering import chosen
+from export.onnx import OnnxRuntime
+from export.sites import Site, candidates, sites
+from zoo.layers import (
+    CondConv2d,
+    DotProductConv2d,
+    FCGeneratedConv2d,
+    KernelWeightedConv2d,
+    settle,
+)
+
+FREE = dict.fromkeys(cost.WORK, 0.0)
+
+
+def test_a_made_convolution_is_counted_by_hand():
+    layer = KernelWeightedConv2d(4, 6, 3, padding=1, bias=False)
+    work = cost.count(layer, "grouped", (2, 4, 5, 5))
+    assert work["made"] == 2 * 6 * 25 * 4 * 9
+    assert "convolution" not in work
+    # reduce(g), then a sigmoid of its product with the vector of each of the 6 x 4 kernels
+    assert work["product"] == 2 * layer.vector_dim * (4 + 6 * 4)
+    assert work["special"] == 2 * 6 * 4
+
+
+def test_what_does_not_depend_on_the_image_is_free():
+    layer = FCGeneratedConv2d(8, 6, 3, padding=1, bias=False)
+    work = cost.count(layer, "scaled", (2, 8, 5, 5))
+    terms = layer.hidden_dim
+    assert work["depthwise"] == 2 * terms * 8 * 25 * 9
+    assert work["convolution"] == 2 * 6 * 25 * terms * 8
+    assert work["product"] == 2 * 8 * terms  # the gate alone: widen @ embedding is a constant
+    assert work["special"] == 2 * terms
+
+
+@pytest.mark.parametrize("lowering", ["unfold", "rows", "contract", "experts"])
+def test_work_grows_with_the_batch(lowering):
+    layer = settle(CondConv2d(8, 8, 3, padding=1))
+    one, four = (cost.count(layer, lowering, (batch, 8, 6, 6)) for batch in (1, 4))
+    assert four["operations"] == one["operations"]
+    for kind in ("convolution", "product", "special"):
+        assert four.get(kind, 0) == 4 * one.get(kind, 0)
+
+
+def test_counting_leaves_the_layer_as_it_is():
+    layer = DotProductConv2d(4, 4, 3).train()
+    before = layer.lowering
+    cost.count(layer, "grouped", (2, 4, 5, 5))
+    assert (layer.lowering, layer.training, layer.bank.device.type) == (before, True, "cpu")
+
+
+def test_every_kind_of_work_has_a_rate_on_record():
+    for name in json.loads(cost.RATES.read_text()):
+        found = cost.rates(name)
+        assert found.keys() == cost.WORK.keys()
+        assert min(found.values()) >= 0
+        assert max(found.values()) > 0
+
+
+@pytest.fixture
+def model():
+    layers = [KernelWeightedConv2d(3, 4, 3, padding=1), nn.ReLU(), DotProductConv2d(4, 4, 3, padding=1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def priced(monkeypatch, **seconds):
+    monkeypatch.setattr(cost, "rates", lambda name: {**FREE, **seconds})
+
+
+def test_the_price_decides(model, monkeypatch):
+    options = ExportOptions(input_size=(3, 8, 8))
+    priced(monkeypatch, product=1.0, depthwise=0.1)
+    assert chosen(OnnxRuntime(), model, options) == {"0": "unfold", "2": "contract"}
+    priced(monkeypatch, moved=1.0)
+    assert chosen(OnnxRuntime(), model, options)["0"] == "rows"
+    priced(monkeypatch, product=1.0, moved=1.0, passed=1.0)
+    fixed = ExportOptions(input_size=(3, 8, 8), batch=4)
+    assert chosen(OnnxRuntime(), model, fixed)["0"] == "grouped"
+
+
+def test_a_runtime_without_rates_leaves_the_layers_to_themselves(model, monkeypatch):
+    monkeypatch.setattr(cost, "rates", lambda name: None)
+    assert chosen(OnnxRuntime(), model, ExportOptions(input_size=(3, 8, 8))) == "auto"
+
+
+def test_the_choice_is_exported_and_on_record(model, monkeypatch, stir, tmp_path):
+    priced(monkeypatch, product=1.0, depthwise=100.0)
+    path = tmp_path / "model.onnx"
+    assert export.onnx.export(stir(model), path, input_size=(3, 8, 8)).passed
+    stored = OnnxRuntime().metadata(path)
+    assert stored["lowering"] == "auto"
+    assert json.loads(stored["lowerings"]) == {"0": "unfold", "2": "unfold"}
+
+
+def made_up(layer, size, batch, seconds):
+    """Return the times that a layer would take if the prices were exact."""
+    site = Site("layer", layer, size)
+    return site, {
+        name: {str(n): cost.price(cost.count(layer, name, (n, *size)), seconds) for n in (1, 8)}
+        for name in candidates(layer, batch)
+    }
+
+
+def test_the_fit_finds_the_rates_that_made_the_times():
+    seconds = dict(zip(cost.WORK, 1e-9 * np.array([2e4, 0.02, 0.1, 0.05, 0.03, 0.2, 0.1, 0.7]), strict=True))
+    layers = [
+        made_up(settle(family(i, o, 3, padding=1)), (i, side, side), batch, seconds)
+        for batch in (None, 4)
+        for family in (KernelWeightedConv2d, FCGeneratedConv2d, DotProductConv2d, CondConv2d)
+        for i, o, side in ((8, 16, 16), (32, 32, 8), (64, 16, 4))
+    ]
+    found = rates.fit(layers)
+    assert found == pytest.approx(seconds, rel=1e-3)
+    by_price, by_rule = rates.loss(layers[: len(layers) // 2], found)
+    assert by_price == pytest.approx(1.0)
+    assert by_rule >= 1.0
+
+
+def test_rates_of_one_runtime_leave_those_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
+    rates.store("onnx", {"seconds": {"product": 1.0}})
+    rates.store("other", {"seconds": {"product": 2.0}})
+    assert list(json.loads(cost.RATES.read_text())) == ["onnx", "other"]
+
+
+def test_layers_that_cost_the_same_share_a_signature():
+    model = nn.Sequential(*(KernelWeightedConv2d(4, 4, 3, padding=1) for _ in range(3)))
+    found = sites(model, ExportOptions(input_size=(4, 8, 8)))
+    assert [site.name for site in found] == ["0", "1", "2"]
+    assert len({site.signature for site in found}) == 1
+    wider = sites(model, ExportOptions(input_size=(4, 8, 9)))
+    assert wider[0].signature != found[0].signature
+    assert torch.equal(model[0].weight, found[0].layer.weight)
