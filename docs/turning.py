@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.layers import DynamicConv2d
 from zoo.training._require import progress_bar
 from zoo.training.augment import warp
-from zoo.training.evaluate import rotation_maps
+from zoo.training.invariance import transformation
 
 #: Which kernels of a layer are shown, by the share of its kernels that move no further in a turn.
 RANKS = {"median": 0.5, "90th percentile": 0.9, "most": 1.0}
@@ -81,7 +81,7 @@ def measure(
 
 def turn(image: Tensor, angles: list[int]) -> Tensor:
     """Turn an image (3, H, H), uint8, clockwise by each angle in degrees: (A, 3, H, H) in [-1, 1]."""
-    maps = torch.cat([rotation_maps(1, angle) for angle in angles])
+    maps = torch.cat([transformation("rotation", angle, 1) for angle in angles])
     return warp(image.expand(len(angles), -1, -1, -1), maps)
 
 

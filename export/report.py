@@ -215,7 +215,12 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "multiplies": multiply_table,
         "turning": turning_table,
     },
-    "docs/performance.md": {"results": pages.sections},
+    "docs/performance.md": {
+        "results": pages.sections,
+        "parts": pages.parts,
+        "choices": pages.choices,
+        "training": pages.training,
+    },
 }
 
 

@@ -1,7 +1,7 @@
 """Measure models on the 10,000 test images of CIFAR-10 and keep the figures in the weights manifest.
 
 python -m zoo.evaluate --model resnet18_kw
-python -m zoo.evaluate --model "resnet18_*" "resnet10_*" --rotations
+python -m zoo.evaluate --model "resnet18_*" --draws 5 --curves 2000
 python -m zoo.evaluate --model resnet18_kw --checkpoint runs/resnet18_kw/checkpoint.safetensors
 """
 
@@ -14,8 +14,9 @@ import zoo
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.pretrained import manifest_entry, record_figures
+from zoo.training import invariance
 from zoo.training.checkpoint import load_weights
-from zoo.training.data import load_cifar10
+from zoo.training.data import first, load_cifar10
 from zoo.training.evaluate import figures, place, table
 
 TEST_IMAGES = 10_000
@@ -27,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = expand(options.model)
     if options.checkpoint and len(names) != 1:
         raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
-    if options.batch_size < 1:
-        raise ZooError(f"--batch-size is {options.batch_size}; it must be at least 1.")
+    for flag in ("batch_size", "draws", "curves"):
+        if (value := getattr(options, flag)) is not None and value < 1:
+            raise ZooError(f"--{flag.replace('_', '-')} is {value}; it must be at least 1.")
     # All of them are built before the first is measured: a wrong name costs a second, not an hour.
     models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
     if options.checkpoint:
@@ -42,12 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             place(model),
             test,
             options.data_note,
-            rotations=options.rotations,
+            draws=options.draws,
             batch_size=options.batch_size,
         )
         rows.append((name, found))
         if wanted and whole:
             record_figures(name, found)
+        if options.curves is not None:
+            part = first(test, options.curves)
+            followed = invariance.curves(place(model), part, batch_size=options.batch_size)
+            print(invariance.summary(name, followed), flush=True)
+            if wanted and whole:
+                invariance.record(name, followed | {"data": part.describe(options.data_note)})
     print(table(rows))
     if wanted and not whole:
         print(f"not recorded: {test.source} has {len(test):,} images, not {TEST_IMAGES:,}.")
@@ -85,7 +93,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="safetensors file, or a run's checkpoint, in place of the weights",
     )
-    add("--rotations", action="store_true", help="also measure against the angle of rotation")
+    add("--draws", type=int, default=1, metavar="N", help="random warps of every image (default: 1)")
+    add(
+        "--curves",
+        type=int,
+        metavar="IMAGES",
+        help="also follow so many images through rotations, zooms and shears",
+    )
     add("--batch-size", type=int, default=250, metavar="N", help="images a forward pass (default: 250)")
     add("--no-write", action="store_true", help="leave the manifest as it is")
     return parser

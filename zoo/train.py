@@ -152,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="safetensors file or checkpoint of the static twin, or of the model itself",
     )
+    add("--lowering", metavar="NAME", help="how dynamic convolutions are computed (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser
 

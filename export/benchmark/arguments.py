@@ -57,5 +57,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", type=Path, metavar="FILE", help=f"compare the taxes with an earlier {RESULTS}")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--render", type=Path, metavar="FILE", help=f"write the tables of a {RESULTS} anew")
-    other.add_argument("--breakdown", metavar="MODEL", help="where onnxruntime's time goes, layer by layer")
+    other.add_argument("--breakdown", **words, help="where onnxruntime's time goes, layer by layer")
     return parser

@@ -7,6 +7,8 @@ when an operator was started, not how long it ran.
 
 import json
 import tempfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from export._trials import Draws, Trial
-from export.base import TRACE_BATCH
+from export.base import TRACE_BATCH, ExportOptions
 from export.benchmark import sessions
 from export.benchmark.attribution import Attribution, mark, origins
 from export.benchmark.formats import Onnx
@@ -23,8 +25,10 @@ from export.benchmark.plan import Candidate
 from export.benchmark.prepare import TOLERANCE
 from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
+from export.cost import Work, count
 from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _optimise
 from export.parity import measure
+from export.sites import sites
 from zoo.errors import ZooError
 
 _WARM = 3
@@ -73,7 +77,17 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
             sessions.run(session, images)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         attribution = Attribution(proto.graph, known, onnx.load(optimised).graph)
-    return summarise(candidate, events, attribution, calls)
+    found = summarise(candidate, events, attribution, calls)
+    return replace(found, work=_work(model, ExportOptions(input_size=size), candidate.batch))
+
+
+def _work(model: nn.Module, options: ExportOptions, batch: int) -> Work:
+    """Add up the work of the dynamic layers as they are lowered."""
+    total: Counter[str] = Counter()
+    for site in sites(model, options):
+        lowering = str(model.get_submodule(site.name).lowering)
+        total.update(count(site.layer, lowering, (batch, *site.size)))
+    return total
 
 
 def _exported(model: nn.Module, example: torch.Tensor, frozen: bool) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
+from export.benchmark.environment import environment
 from export.benchmark.plan import Candidate, Wish, plan
 from export.benchmark.prepare import Workshop
 from export.benchmark.results import Run, read
@@ -20,7 +21,6 @@ from export.benchmark.subjects import Subjects
 from zoo import catalog
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
-from zoo.models import check_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _break_down(args: argparse.Namespace) -> int:
     calls = Effort(args.rounds).rounds
     planned = plan(
         Wish(
-            models=[check_name(args.breakdown)],
+            models=catalog.names(args.breakdown),
             lowerings=args.lowerings,
             batches=args.batch,
             threads=args.threads,
@@ -114,6 +114,9 @@ def _break_down(args: argparse.Namespace) -> int:
     if args.output is not None:
         with atomic_path(args.output / "breakdown.txt") as path:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    if args.json is not None:
+        with atomic_path(args.json) as path:
+            path.write_text(profile.to_json(profiles.values(), environment()), encoding="utf-8")
     return 0
 
 

@@ -4,15 +4,22 @@ Results lie in ``benchmarks/``, one file a machine, as ``--json`` writes them. N
 """
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
-from export.benchmark import plot, render
+from export import cost
+from export.benchmark import plot, profile, render
+from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.render import Row
 from export.benchmark.results import read
+from export.benchmark.subjects import twin_of
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
+from zoo.training import speed
 
 FOLDER = "benchmarks"
+_SHOWN = (FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -53,8 +60,76 @@ def taxes(root: Path) -> str:
             columns.setdefault((name, candidate.how), {})[candidate.label] = _tax_or_time(row)
     header = ["model", *(how for _, how in columns)]
     lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
-    rule = f"|---|{'--:|' * len(columns)}"
-    return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+    return _markdown(header, f"l{'r' * len(columns)}", lines)
+
+
+def parts(root: Path) -> str:
+    """Return where onnxruntime's time goes: a row for each model and batch size of the breakdowns."""
+    header = ["model", "batch", "ms", "over static", *_SHOWN, "all else", "GB/s", "takes most"]
+    lines: list[list[str]] = []
+    for record in _records(root, "breakdown", profile.FORMAT):
+        whole = {(row["model"], row["batch"]): row["seconds"] for row in record["profiles"]}
+        for row in record["profiles"]:
+            seconds, kinds = row["seconds"], row["kinds"]
+            twin = whole[twin_of(row["model"]), row["batch"]]
+            shown = [kinds[kind] for kind in _SHOWN]
+            moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed"))
+            inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
+            most = ", ".join(
+                f"{operator} {spent / seconds:.0%} ({kind})"
+                for operator, kind, _, spent in row["operators"][:3]
+            )
+            cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
+            rate = f"{moved / inside / 1e9:.1f}" if moved else ""
+            label = f"`{row['model']}`"
+            ratio = f"{seconds / twin:.2f}"
+            lines.append([label, str(row["batch"]), f"{seconds * 1e3:.1f}", ratio, *cells, rate, most])
+    return _markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+
+
+def choices(_root: Path) -> str:
+    """Return what choosing by price costs against measuring, as ``export/rates.json`` has it."""
+    header = ["runtime", "model", "auto over the fastest", "each layer's own rule over the fastest"]
+    lines = [
+        [name, f"`{model}`", f"{losses['auto']:.2f}", f"{losses['rule']:.2f}"]
+        for name, entry in json.loads(cost.RATES.read_text("utf-8")).items()
+        for model, losses in entry["over_the_fastest"].items()
+    ]
+    return _markdown(header, "llrr", lines)
+
+
+def training(root: Path) -> str:
+    """Return how fast the families train, the fastest way of each model first."""
+    header = ["model", "lowering", "batch", "image", "images/s", "of static", "memory MiB"]
+    lines: list[list[str]] = []
+    for record in _records(root, "training", speed.FORMAT):
+        for row in sorted(record["rows"], key=lambda row: (row["model"], -row["over_static"])):
+            how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
+            rate = [f"{row['images_per_second']:.1f}", f"{row['over_static']:.2f}"]
+            memory = f"{row['peak_memory_mb'] or ''}"
+            size = f"{row['side']} px"
+            lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
+    return _markdown(header, "llrrrrr", lines)
+
+
+def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
+    """Return the committed records of a kind: those of ``root``, or else of this checkout."""
+    for folder in (root / FOLDER / kind, _CHECKOUT / FOLDER / kind):
+        if found := sorted(folder.glob("*.json")):
+            records = [json.loads(path.read_text("utf-8")) for path in found]
+            if strange := [path for path, each in zip(found, records, strict=True) if each["format"] != form]:
+                raise ZooError(f"{strange[0]} is not a record of this version ({form}); measure anew.")
+            return records
+    raise ZooError(
+        f"there are no records in {root / FOLDER / kind}; docs/performance.md says what makes some."
+    )
+
+
+def _markdown(header: list[str], align: str, lines: list[list[str]]) -> str:
+    rule = "|".join("--:" if side == "r" else "---" for side in align)
+    return "\n".join(
+        [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
+    )
 
 
 def update_pictures(root: Path, check: bool) -> list[str]:

@@ -1,7 +1,9 @@
 """A profile of onnxruntime, added up by origin and laid out as tables."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from export.benchmark.attribution import (
     BETWEEN,
@@ -15,12 +17,15 @@ from export.benchmark.attribution import (
 )
 from export.benchmark.layout import aligned, threads_of
 from export.benchmark.plan import Candidate
+from export.cost import Work
 
 OTHERS = "(all else)"
 """What belongs to no convolution."""
 
 _CONVOLUTIONS = (CONTEXT, FACTORS, CONVOLUTION, STATIC_CONVOLUTION)
 _TOP = 10
+
+FORMAT = "breakdown 1"
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,14 @@ class Profile:
         seconds: of a call, the mean over ``calls``.
         calls: how many, the faster half of those that ran.
         parts: their seconds add up to ``seconds``, together with :attr:`between`.
+        work: of the dynamic layers in a call, in the units of :data:`export.cost.WORK`.
     """
 
     candidate: Candidate
     seconds: float
     calls: int
     parts: tuple[Part, ...]
+    work: Work = field(default_factory=dict)
 
     @property
     def between(self) -> float:
@@ -149,6 +156,22 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
             aligned([("operator", "kind", "count", "ms", "share"), *by_op], "llrrr", "  "),
         ]
     )
+
+
+def to_json(profiles: Iterable[Profile], environment: dict[str, Any]) -> str:
+    """Return profiles as JSON: the seconds of each kind, and of the operators that take longest."""
+    rows = [
+        {
+            **asdict(each.candidate),
+            "seconds": each.seconds,
+            "calls": each.calls,
+            "kinds": each.by_kind(),
+            "operators": each.by_op()[:_TOP],
+            "work": dict(each.work),
+        }
+        for each in profiles
+    ]
+    return json.dumps({"format": FORMAT, "environment": environment, "profiles": rows}, indent=1) + "\n"
 
 
 def _ms(seconds: float) -> str:

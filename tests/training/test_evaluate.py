@@ -3,11 +3,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from zoo.training.augment import normalise, warp
+from zoo.training.augment import Augmentation, normalise
 from zoo.training.data import Split
-from zoo.training.evaluate import ANGLES, as_published, figures, rotation_maps, table, top1
-
-from .helpers import make_images
+from zoo.training.evaluate import as_published, figures, probabilities, table, top1
 
 
 class _Brightness(nn.Module):
@@ -34,16 +32,13 @@ def test_counts_right_answers(split: Split) -> None:
 
 
 def test_figures(split: Split) -> None:
-    found = figures(_Brightness(), split, "a note", rotations=True)
+    found = figures(_Brightness(), split, "a note")
     assert found["top1"] == 100
     # Black corners hide the brightness.
     assert found["top1_augmented"] < 50
-    assert list(found["top1_rotated"]) == [str(angle) for angle in ANGLES]
-    assert found["top1_rotated"]["0"] == found["top1_rotated"]["90"] == 100
-    assert found["top1_rotated"]["30"] < 50
     assert found["images"] == 64
     assert found["data"] == {"source": "made for a test", "note": "a note", "sha256": "0" * 64}
-    assert "top1_rotated" not in figures(_Brightness(), split)
+    assert "top1_augmented_std" not in found
 
 
 def test_figures_do_not_depend_on_the_batch_size(split: Split) -> None:
@@ -52,10 +47,25 @@ def test_figures_do_not_depend_on_the_batch_size(split: Split) -> None:
     assert figures(model, split, batch_size=5) == figures(model, split, batch_size=64)
 
 
-def test_rotation_by_quarters_turns_pixels() -> None:
-    images = make_images(2)
-    turned = warp(images, rotation_maps(2, 90))
-    torch.testing.assert_close(turned, normalise(images).rot90(-1, (2, 3)), rtol=0, atol=1e-4)
+def test_several_draws_give_a_mean_and_a_spread(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    found = figures(model, split, draws=3)
+    single = [
+        top1(model, split, Augmentation().draw(64, 32, torch.Generator().manual_seed(seed)))
+        for seed in range(3)
+    ]
+    assert len(set(single)) > 1
+    assert found["top1_augmented"] == round(sum(single) / 3, 2)
+    assert found["top1_augmented_std"] == round(float(torch.tensor(single).double().std()), 3)
+    assert found["augmented_draws"] == 3
+
+
+def test_probabilities_are_those_of_the_images_in_order(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    found = probabilities(model, split, batch_size=7)
+    torch.testing.assert_close(found, model(normalise(split.images)).softmax(1).detach())
 
 
 def test_published_weights_are_halves() -> None:
@@ -71,8 +81,4 @@ def test_table() -> None:
         "resnet18_kw    61.20         9.00",
         "m              61.20         9.00",
     ]
-    assert (
-        table([("m", row | {"top1_rotated": {"0": 61.2, "30": 50.0}})])
-        .splitlines()[0]
-        .endswith("0 deg  30 deg")
-    )
+    assert table([("m", row | {"top1_augmented_std": 0.25})]).splitlines()[1].endswith("9.00 +- 0.25")

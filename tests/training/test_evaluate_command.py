@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo import cli, evaluate, pretrained
+from zoo.training import invariance
 
 from .helpers import SHORT, Command
 
@@ -36,12 +37,16 @@ def figures() -> dict[str, Any]:
 def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "TEST_IMAGES", 4)
     before = figures()
-    words = ["--model", model, "--data", str(data), "--rotations"]
+    words = ["--model", model, "--data", str(data), "--draws", "2", "--curves", "3"]
     assert cli.run(evaluate.main, [*words, "--no-write"]) == 0
     assert figures() == before
+    assert invariance.read() == {}
     assert cli.run(evaluate.main, words) == 0
     assert figures()["top1"] == before["top1"]
-    assert len(figures()["top1_rotated"]) == 7
+    assert figures()["augmented_draws"] == 2
+    (followed,) = invariance.read().values()
+    assert followed["images"] == 3
+    assert followed["top1"].keys() == invariance.STEPS.keys()
 
 
 @pytest.mark.usefixtures("published")
@@ -70,6 +75,8 @@ def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.Cap
             "belongs to one model, but 2 were given",
         ),
         (("--model", "testnet_static", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--draws", "0"), "--draws is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--curves", "0"), "--curves is 0; it must be at least 1"),
         (("--model", "testnet_static", "--checkpoint", "absent"), "no checkpoint at absent"),
         (("--model", "testnet_static", "--checkpoint", "other"), "other does not fit the model: Missing key"),
     ],

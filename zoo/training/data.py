@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,11 @@ class Split:
             ``source``, ``note`` and ``sha256``.
         """
         return {"source": self.source, "note": note, "sha256": self.sha256}
+
+
+def first(split: Split, count: int) -> Split:
+    """Return the first ``count`` images of a split, or all of them where there are fewer."""
+    return replace(split, images=split.images[:count], labels=split.labels[:count])
 
 
 def load_cifar10(

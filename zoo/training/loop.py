@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import anneal, share_context
+from zoo.layers import LOWERINGS, anneal, dynamic_layers, set_lowering, share_context
 from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
 from zoo.training.augment import warp
@@ -71,6 +71,25 @@ def train(
     return run.progress
 
 
+def set_training_lowering(model: nn.Module, name: str) -> None:
+    """Choose how a model's dynamic convolutions are computed while they are trained.
+
+    Args:
+        model: changed in place.
+        name: a lowering, or ``auto`` for the one that each family trains fastest with.
+
+    Raises:
+        ZooError: a layer of the model has no such lowering, or it cannot train in batches.
+    """
+    if name != "auto" and (name not in LOWERINGS or LOWERINGS[name].batch == "one"):
+        able = ", ".join(["auto", *(each for each, row in LOWERINGS.items() if row.batch != "one")])
+        raise ZooError(f"the lowering {name!r} cannot train; choose from {able}.")
+    set_lowering(model, name)
+    if name == "auto":
+        for layer in dynamic_layers(model):
+            layer.lowering = layer.training_lowering()
+
+
 class _Run:
     """The state of a run in one process."""
 
@@ -89,6 +108,7 @@ class _Run:
         device = self.accelerator.device
         # The whole set fits: 150 MB as bytes. So a batch is an index, and no worker process copies images.
         self.images, self.labels = data.images.to(device), data.labels.to(device)
+        set_training_lowering(model, recipe.lowering)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)

@@ -35,6 +35,8 @@ class Recipe:
         amp: ``bf16`` autocast or ``no``; None means bf16 on CUDA and none on CPU.
         warm_start: file to start from, or None: safetensors of the static twin or of the model itself, or
             the checkpoint of a run of either.
+        lowering: how dynamic convolutions are computed, ``auto`` or one of ``zoo.layers.LOWERINGS``; what is
+            learned is the same up to rounding.
         threads: CPU threads of a process; None leaves torch's choice.
         augmentation: how images are warped.
 
@@ -59,6 +61,7 @@ class Recipe:
     seed: int = 0
     amp: str | None = None
     warm_start: str | None = None
+    lowering: str = "auto"
     threads: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 

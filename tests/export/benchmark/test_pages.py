@@ -1,10 +1,17 @@
 """Pictures and pages, made of runs alone."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
-from export.benchmark import pages, plot, render
+from export import cost
+from export.benchmark import pages, plot, profile, render
+from export.benchmark.attribution import CONVOLUTION, FACTORS, REST, STATIC_CONVOLUTION, Origin
 from export.benchmark.plan import Candidate
+from export.benchmark.profile import Part, Profile
 from zoo.errors import ZooError
+from zoo.training import speed
 
 KW, DPK = Candidate("resnet18_kw", batch=8), Candidate("resnet18_dpk", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
@@ -87,3 +94,59 @@ def test_a_folder_without_results_is_that_of_this_checkout(checkout, tmp_path, m
     (checkout / "benchmarks/cpu.json").unlink()
     with pytest.raises(ZooError, match=r"there are no results in .*--json benchmarks/NAME\.json makes some"):
         pages.results(tmp_path / "elsewhere")
+
+
+@pytest.fixture
+def profiled(tmp_path):
+    """A checkout with a breakdown of one model beside its twin: 8 ms against 2 ms."""
+    twin_parts = (Part(Origin("conv1", STATIC_CONVOLUTION, "Conv"), "Conv", 2e-3, 1),)
+    parts = (
+        Part(Origin("conv1", FACTORS, "Exp"), "Exp", 2e-3, 1),
+        Part(Origin("conv1", CONVOLUTION, "MatMul"), "MatMul", 4e-3, 2),
+        Part(Origin("", REST, "Relu"), "Relu", 1e-3, 1),
+    )
+    profiles = [
+        Profile(KW.twin, 2e-3, 5, twin_parts),
+        Profile(KW, 8e-3, 5, parts, {"moved": 2e6, "passed": 4e6, "product": 1e9}),
+    ]
+    path = tmp_path / "benchmarks/breakdown/cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(profile.to_json(profiles, {"cpu": "one"}))
+    return tmp_path
+
+
+def test_the_page_says_where_the_time_goes(profiled):
+    rows = [line.strip("| ").split(" | ") for line in pages.parts(profiled).splitlines()]
+    assert rows[0][:4] == ["model", "batch", "ms", "over static"]
+    most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
+    # factors, convolution, layout, static convolution, all else; 6 MB in 6 ms
+    assert rows[3] == ["`resnet18_kw`", "8", "8.0", "4.00", "25%", "50%", "0%", "0%", "25%", "1.0", most]
+    assert rows[2][:4] == ["`resnet18_static`", "8", "2.0", "1.00"]
+
+
+def test_records_of_another_version_are_refused(profiled):
+    path = profiled / "benchmarks/breakdown/cpu.json"
+    path.write_text(path.read_text().replace("breakdown 1", "breakdown 0"))
+    with pytest.raises(ZooError, match=r"breakdown/cpu\.json is not a record of this version"):
+        pages.parts(profiled)
+
+
+def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
+    slow, fast = (
+        {**asdict(speed.Candidate("resnet18_kw", lowering)), "images_per_second": rate, "over_static": share}
+        for lowering, rate, share in (("rows", 10.0, 0.2), ("unfold", 15.0, 0.3))
+    )
+    rows = [{**row, "peak_memory_mb": 100} for row in (slow, fast)]
+    path = tmp_path / "benchmarks/training/cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"format": speed.FORMAT, "rows": rows}))
+    lines = pages.training(tmp_path).splitlines()
+    assert lines[2] == "| `resnet18_kw` | unfold | 32 | 32 px | 15.0 | 0.30 | 100 |"
+    assert lines[3].startswith("| `resnet18_kw` | rows |")
+
+
+def test_the_page_says_what_the_prices_are_worth(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
+    losses = {"resnet18_kw": {"auto": 1.02, "rule": 1.4}}
+    cost.RATES.write_text(json.dumps({"onnx": {"seconds": {}, "over_the_fastest": losses}}))
+    assert pages.choices(tmp_path).splitlines()[-1] == "| onnx | `resnet18_kw` | 1.02 | 1.40 |"

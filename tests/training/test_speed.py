@@ -1,0 +1,78 @@
+"""Training speed: every way is timed beside its twin, and the choice of lowering reaches the run."""
+
+import json
+
+import pytest
+import torch
+
+import zoo
+from zoo.cli import run
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES, LOWERINGS, dynamic_layers, lowerings_of
+from zoo.training import speed
+from zoo.training.loop import set_training_lowering
+from zoo.training.speed import Candidate
+
+
+def test_the_ratio_is_that_of_the_same_round(monkeypatch):
+    """A machine that slows down tenfold slows both; a step of the model takes twice its twin's."""
+
+    class Step:
+        def __init__(self, candidate, device):
+            self.factor = 1 if candidate.model.endswith("_static") else 2
+            self.pace = iter([9.0, 1.0, 10.0, 1.0])
+
+        def __call__(self):
+            return self.factor * next(self.pace)
+
+    monkeypatch.setattr(speed, "Step", Step)
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate: 7)
+    (row,) = speed.measure([Candidate("resnet10_kw", batch=4)], rounds=3)
+    assert row["over_static"] == pytest.approx(0.5)
+    assert row["images_per_second"] == pytest.approx(4 / 2)
+    assert row["peak_memory_mb"] == 7
+
+
+def test_the_record_holds_every_way(tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    words = ["--models", "resnet10_fgk", "--lowerings", "auto", "scaled", "--batch", "2", "--side", "8"]
+    assert run(speed.main, [*words, "--rounds", "1", "--json", str(path)]) == 0
+    record = json.loads(path.read_text())
+    assert record["format"] == speed.FORMAT
+    assert [(row["model"], row["lowering"]) for row in record["rows"]] == [
+        ("resnet10_fgk", "auto"),
+        ("resnet10_fgk", "scaled"),
+    ]
+    assert all(row["images_per_second"] > 0 and row["peak_memory_mb"] > 50 for row in record["rows"])
+    assert "resnet10_fgk" in capsys.readouterr().out
+
+
+def test_numbers_below_one_are_refused(capsys):
+    assert run(speed.main, ["--models", "resnet10_fgk", "--batch", "0"]) == 2
+    assert "--batch is 0; it must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_trains_every_parameter_in_every_way(family):
+    for lowering in speed.trainable(f"resnet10_{family}"):
+        step = speed.Step(Candidate(f"resnet10_{family}", lowering, batch=2, side=8), torch.device("cpu"))
+        assert step() > 0
+        assert [name for name, one in step.model.named_parameters() if one.grad is None] == []
+        layers = dynamic_layers(step.model)
+        assert lowering == "auto" or {layer.lowering for layer in layers} == {lowering}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_lowering_to_train_with_is_one_that_can(family):
+    model = zoo.create_model(f"mobilenetv2_100_{family}")
+    set_training_lowering(model, "auto")
+    for layer in dynamic_layers(model):
+        assert layer.lowering == layer.training_lowering()
+        assert layer.lowering in lowerings_of(layer)
+        assert LOWERINGS[layer.lowering].batch != "one"
+
+
+def test_a_lowering_that_cannot_train_is_refused():
+    with pytest.raises(ZooError, match="the lowering 'single' cannot train; choose from auto, grouped"):
+        set_training_lowering(zoo.create_model("resnet10_kw"), "single")

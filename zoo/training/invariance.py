@@ -1,0 +1,140 @@
+"""What a classifier makes of an image that is turned, zoomed or sheared, and how sure it is.
+
+The question dynamic kernels raise is whether kernels made for the image follow its viewpoint. So a model is
+measured against each transformation alone, step by step, next to its static twin.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.cli import atomic_path
+from zoo.errors import ZooError
+from zoo.pretrained import weights_dir
+from zoo.training.augment import inverse_affine
+from zoo.training.data import Split
+from zoo.training.evaluate import probabilities
+
+FILE = "evaluation.json"
+
+STEPS: dict[str, tuple[float, ...]] = {
+    "rotation": tuple(range(0, 360, 15)),
+    "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5),
+    "shear": tuple(range(-30, 31, 5)),
+}
+"""By transformation, where accuracy is measured: degrees, zoom factor, degrees along x."""
+
+BINS = 15
+
+
+def curves(model: nn.Module, split: Split, *, batch_size: int = 250) -> dict[str, Any]:
+    """Measure a classifier along every transformation of :data:`STEPS`.
+
+    Args:
+        model: a classifier.
+        split: the images.
+        batch_size: images a forward pass.
+
+    Returns:
+        ``images``, their number; ``top1`` in percent and ``unchanged``, the percentage of images whose
+        prediction is that for the upright image, both by transformation and step; ``calibration_error``, see
+        :func:`calibration_error`, of the upright images, in percent.
+    """
+    upright = probabilities(model, split, batch_size=batch_size, title="upright")
+    before = upright.argmax(dim=1)
+    found: dict[str, Any] = {"images": len(split), "top1": {}, "unchanged": {}}
+    for name, steps in STEPS.items():
+        found["top1"][name], found["unchanged"][name] = {}, {}
+        for step in steps:
+            maps = transformation(name, step, len(split))
+            after = probabilities(model, split, maps, batch_size=batch_size, title=f"{name} {step}")
+            predicted = after.argmax(dim=1)
+            found["top1"][name][str(step)] = _percent(predicted == split.labels)
+            found["unchanged"][name][str(step)] = _percent(predicted == before)
+    found["calibration_error"] = round(100 * calibration_error(upright, split.labels), 2)
+    return found
+
+
+def transformation(name: str, step: float, count: int) -> Tensor:
+    """Return ``count`` times the map (count, 2, 3) of a transformation about the image's centre.
+
+    Args:
+        name: a key of :data:`STEPS`.
+        step: degrees clockwise, zoom factor, or degrees of shear along x.
+        count: how many.
+    """
+    zero = torch.zeros(count)
+    degrees = zero + step if name == "rotation" else zero
+    scale = zero + step if name == "scale" else zero + 1
+    shear = zero + step if name == "shear" else zero
+    linear = inverse_affine(degrees, scale, shear, zero)
+    return torch.cat([linear, torch.zeros(count, 2, 1)], dim=2)
+
+
+def calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Return the expected calibration error (On Calibration of Modern Neural Networks, 1706.04599).
+
+    Predictions are sorted into bins of equal width by their confidence; the error is the mean, weighted by
+    the number of predictions, of the gap between a bin's confidence and its accuracy.
+
+    Args:
+        found: probabilities (N, classes).
+        labels: (N,).
+        bins: how many.
+
+    Returns:
+        0 to 1.
+    """
+    confidence, predicted = found.max(dim=1)
+    right = (predicted == labels).to(confidence.dtype)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gaps = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, confidence - right)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def summary(name: str, found: Mapping[str, Any]) -> str:
+    """Return :func:`curves` in a line: the mean over all steps of each transformation."""
+    words = []
+    for what, steps in found["top1"].items():
+        right, same = (mean_over(each, STEPS[what]) for each in (steps, found["unchanged"][what]))
+        words.append(f"{what} {right:.1f} % ({same:.1f} %)")
+    return (
+        f"{name}: top-1 (unchanged predictions) of {found['images']} images, mean over {', '.join(words)}; "
+        f"calibration error {found['calibration_error']:.1f} %"
+    )
+
+
+def read(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return what was measured, by the name of the model; nothing where there is no file.
+
+    Raises:
+        ZooError: the file is damaged.
+    """
+    path = (folder or weights_dir()) / FILE
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ZooError(f"{path} is not valid JSON ({error}); restore it from the repository.") from None
+
+
+def record(name: str, found: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Put a model's :func:`curves` into the file that the tables and pictures are made from."""
+    folder = folder or weights_dir()
+    known = {**read(folder), name: dict(found)}
+    with atomic_path(folder / FILE) as path:
+        path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def mean_over(steps: Mapping[str, float], chosen: Sequence[float]) -> float:
+    """Return the mean over some steps of one curve."""
+    return sum(steps[str(step)] for step in chosen) / len(chosen)
+
+
+def _percent(hits: Tensor) -> float:
+    return round(100 * float(hits.double().mean()), 2)
