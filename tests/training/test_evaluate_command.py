@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture
-def published(zoo_train: Command, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def published(tiny_models: None, zoo_train: Command, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of ``testnet_static``, in use."""
     assert zoo_train(*SHORT, "--publish") == 0
     # timm knows of weights from the time of registration; here they came later.
