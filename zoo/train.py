@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError(f"--eval-every is {options.eval_every}; it must be at least 0.")
     if options.model:
         options.model = zoo.models.check_name(options.model)
+    if options.teacher:
+        options.teacher = zoo.models.check_name(options.teacher)
     run_dir = Path(options.run_dir or Path("runs") / options.model)
     if options.publish or options.publish_only:
         check_folder()
@@ -152,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="safetensors file or checkpoint of the static twin, or of the model itself",
     )
+    add("--teacher", metavar="NAME", help="pretrained model to learn from as well")
+    add("--distillation", type=float, metavar="SHARE", help="weight of the teacher's opinion, 0 to 1")
+    add("--attention", type=float, metavar="WEIGHT", help="weight of looking where the teacher looks")
     add("--lowering", metavar="NAME", help="how dynamic convolutions are computed (default: auto)")
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser

@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, anneal, dynamic_layers, set_lowering, share_context
+from zoo.models import create_model
 from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
 from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split
+from zoo.training.distill import Teacher
 from zoo.training.evaluate import top1
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
@@ -123,6 +125,8 @@ class _Run:
             warmup_lr_init=recipe.lr / 100,
             t_in_epochs=False,
         )
+        # After the averaged copy is made: that one needs no teacher.
+        self.teacher = None if recipe.teacher is None else Teacher(self.load_teacher(), self.model)
         # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
         self.prepared = self.accelerator.prepare(self.model)
 
@@ -135,6 +139,12 @@ class _Run:
                 for leftover in self.run_dir.glob(f".{Path(name).stem}.*"):
                     leftover.unlink()  # half a file, from a run killed while writing it
             log.cut(self.run_dir, self.progress.epoch)
+
+    def load_teacher(self) -> nn.Module:
+        """Return the recipe's teacher where this process trains."""
+        assert self.recipe.teacher is not None
+        teacher = create_model(self.recipe.teacher, pretrained=True)
+        return teacher.to(self.accelerator.device).to(memory_format=torch.channels_last)
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch and return what to log about it."""
@@ -184,6 +194,11 @@ class _Run:
         labels = self.labels[rows]
         logits = self.prepared(inputs)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        if self.teacher is not None:
+            with self.accelerator.autocast():
+                opinion, attention = self.teacher.losses(inputs, logits)
+            share = self.recipe.distillation
+            loss = (1 - share) * loss + share * opinion + self.recipe.attention * attention
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         if self.recipe.clip_grad is not None:

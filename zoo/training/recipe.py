@@ -35,6 +35,10 @@ class Recipe:
         amp: ``bf16`` autocast or ``no``; None means bf16 on CUDA and none on CPU.
         warm_start: file to start from, or None: safetensors of the static twin or of the model itself, or
             the checkpoint of a run of either.
+        teacher: name of a pretrained model to learn from as well, or None.
+        distillation: weight of the teacher's opinion (:class:`zoo.training.distill.Teacher`), 0 to 1; the
+            labels have the rest.
+        attention: weight of the distance between the two models' maps of activity at the ends of stages.
         lowering: how dynamic convolutions are computed, ``auto`` or one of ``zoo.layers.LOWERINGS``; what is
             learned is the same up to rounding.
         threads: CPU threads of a process; None leaves torch's choice.
@@ -61,6 +65,9 @@ class Recipe:
     seed: int = 0
     amp: str | None = None
     warm_start: str | None = None
+    teacher: str | None = None
+    distillation: float = 0.5
+    attention: float = 1.0
     lowering: str = "auto"
     threads: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -81,6 +88,8 @@ class Recipe:
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")
         check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
+        check(0 <= self.distillation <= 1, "distillation", "from 0 to 1")
+        check(math.isfinite(self.attention) and self.attention >= 0, "attention", "at least 0")
         check(self.clip_grad is None or self.clip_grad > 0, "clip_grad", "above 0, or left out")
         check(0 <= self.seed < 2**31, "seed", "from 0 to 2**31 - 1")
         check(self.amp in (None, "bf16", "no"), "amp", "bf16 or no")
