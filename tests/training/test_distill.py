@@ -1,6 +1,7 @@
 """A teacher: the losses by their formulas, and a run that listens to one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,6 @@ def taught(recipe: Recipe, split: Split, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(loop._Run, "load_teacher", teacher)
 
     def go(folder: str, **changes: object) -> tuple[nn.Module, nn.Module]:
-        from dataclasses import replace
-
         run_dir = tmp_path / folder
         run_dir.mkdir(exist_ok=True)
         torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """Learning from a teacher: its opinion of every image, and where in the image it looks.
 
-Knowledge distillation (Hinton et al., https://arxiv.org/abs/1503.02531) and activation-based attention transfer
-(Zagoruyko and Komodakis, https://arxiv.org/abs/1612.03928).
+Knowledge distillation (Hinton et al., https://arxiv.org/abs/1503.02531) and activation-based attention
+transfer (Zagoruyko and Komodakis, https://arxiv.org/abs/1612.03928).
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class Teacher:
         temperature: softens both opinions.
 
     Raises:
-        ZooError: one of the two does not say where its stages end (timm's ``feature_info``), they have different
-            numbers of stages, or of classes.
+        ZooError: one of the two does not say where its stages end (timm's ``feature_info``), or they differ in
+            the number of stages or of classes.
     """
 
     def __init__(self, teacher: nn.Module, student: nn.Module, temperature: float = 4.0):

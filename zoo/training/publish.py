@@ -18,7 +18,13 @@ from zoo.training.data import Split
 from zoo.training.evaluate import as_published, figures, place
 
 
-def facts(data: Split, note: str | None, command: str, warm_start: str | None = None) -> dict[str, Any]:
+def facts(
+    data: Split,
+    note: str | None,
+    command: str,
+    warm_start: str | None = None,
+    teacher: str | None = None,
+) -> dict[str, Any]:
     """Return what a run is started with and the manifest keeps.
 
     Args:
@@ -26,9 +32,11 @@ def facts(data: Split, note: str | None, command: str, warm_start: str | None = 
         note: what to say beside their source.
         command: the command line.
         warm_start: the file the run starts from, if any.
+        teacher: the name of the model it learns from, if any.
     """
     return {
         "started_from": origin(Path(warm_start)) if warm_start else None,
+        "teacher_sha256": (pretrained.manifest_entry(teacher) or {}).get("sha256") if teacher else None,
         "train_images": len(data),
         "data": data.describe(note),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
