@@ -74,9 +74,7 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         eval_every=options.eval_every or None,
         resume=options.resume,
         # A resumed run keeps those it was started with; the file of its warm start may be gone.
-        facts=None
-        if options.resume
-        else facts(data, options.data_note, command, recipe.warm_start, recipe.teacher),
+        facts=None if options.resume else facts(data, options.data_note, command, recipe),
     )
 
 

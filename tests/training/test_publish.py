@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
+from zoo import pretrained
 from zoo.training import checkpoint, publish
 from zoo.training.data import Split
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def run_dir(recipe: Recipe, split: Split, tmp_path: Path) -> Path:
     folder.mkdir()
     start = tmp_path / "start.safetensors"
     save_file({"x": torch.zeros(1)}, start)
-    facts = publish.facts(split, None, "train", str(start))
+    facts = publish.facts(split, None, "train", Recipe("testnet_static", warm_start=str(start)))
     train(recipe, zoo.create_model(recipe.model), split, folder, facts=facts)
     return folder
 
@@ -60,10 +63,19 @@ def test_origin_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_from_nothing(split: Split) -> None:
-    assert publish.facts(split, None, "train")["started_from"] is None
+    assert publish.facts(split, None, "train", Recipe("testnet_static"))["started_from"] is None
 
 
 def test_portable_paths() -> None:
     assert publish.portable("runs/a/b/c") == "runs/a/b/c"
     assert publish.portable(os.path.abspath("/a/b/c/d")) == ".../c/d"
     assert publish.portable("/d") == ".../d"
+
+
+def test_the_weights_of_the_teacher_are_on_record(split: Split) -> None:
+    name, entry = min(pretrained.read_manifest(_CHECKOUT / "weights").items())
+    recipe = Recipe("testnet_static", teacher=name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_WEIGHTS", str(_CHECKOUT / "weights"))
+        assert publish.facts(split, None, "train", recipe)["teacher_sha256"] == entry["sha256"]
+    assert publish.facts(split, None, "train", Recipe("testnet_static"))["teacher_sha256"] is None

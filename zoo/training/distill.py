@@ -22,8 +22,8 @@ class Teacher:
         temperature: softens both opinions.
 
     Raises:
-        ZooError: one of the two does not say where its stages end (timm's ``feature_info``), or they differ in
-            the number of stages or of classes.
+        ZooError: one of the two does not say where its stages end (timm's ``feature_info``), or they differ
+            in the number of stages or of classes.
     """
 
     def __init__(self, teacher: nn.Module, student: nn.Module, temperature: float = 4.0):

@@ -16,27 +16,22 @@ from zoo.errors import ZooError
 from zoo.training import checkpoint
 from zoo.training.data import Split
 from zoo.training.evaluate import as_published, figures, place
+from zoo.training.recipe import Recipe
 
 
-def facts(
-    data: Split,
-    note: str | None,
-    command: str,
-    warm_start: str | None = None,
-    teacher: str | None = None,
-) -> dict[str, Any]:
+def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[str, Any]:
     """Return what a run is started with and the manifest keeps.
 
     Args:
         data: the training images.
         note: what to say beside their source.
         command: the command line.
-        warm_start: the file the run starts from, if any.
-        teacher: the name of the model it learns from, if any.
+        recipe: of the run.
     """
+    teacher = None if recipe.teacher is None else pretrained.manifest_entry(recipe.teacher)
     return {
-        "started_from": origin(Path(warm_start)) if warm_start else None,
-        "teacher_sha256": (pretrained.manifest_entry(teacher) or {}).get("sha256") if teacher else None,
+        "started_from": origin(Path(recipe.warm_start)) if recipe.warm_start else None,
+        "teacher_sha256": teacher and teacher["sha256"],
         "train_images": len(data),
         "data": data.describe(note),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
