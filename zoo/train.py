@@ -1,6 +1,7 @@
 """Train a model of the zoo on augmented CIFAR-10.
 
 python -m zoo.train --model resnet18_dpk --epochs 30
+python -m zoo.train --model resnet18_dpk --recipe gpu --publish
 python -m zoo.train --model resnet18_kw --phases 16:20 32:5 --warm-start weights/resnet18_static.safetensors
 accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
 """
@@ -9,6 +10,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.errors import ZooError
-from zoo.training import checkpoint, optimizer
+from zoo.training import checkpoint, optimizer, recipes
 from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
@@ -96,7 +98,9 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
         )
     if "model" not in given:
         raise ZooError("give the --model to train.")
-    return Recipe(**given)
+    if options.recipe is None:
+        return Recipe(**given)
+    return replace(recipes.named(options.recipe, given["model"]), **given)
 
 
 def _warm_start(model: nn.Module, path: str) -> None:
@@ -129,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--eval-every", type=int, metavar="N", help="in epochs; 0: never (default: after each phase)")
     add("--publish", action="store_true", help="when done, evaluate and store the weights")
     add("--publish-only", action="store_true", help="publish the finished run in --run-dir")
+
+    add("--recipe", metavar="NAME", help=f"start from one of {', '.join(recipes.names())}")
 
     group = parser.add_argument_group("recipe", "defaults are those of zoo.training.recipe.Recipe")
     length = group.add_mutually_exclusive_group()
