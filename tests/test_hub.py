@@ -1,0 +1,92 @@
+"""What goes to the Hub: weights that timm loads again, and a card that says what the manifest says."""
+
+import shutil
+
+import pytest
+import timm
+import torch
+from timm.models import _hub
+
+import zoo
+from zoo import hub
+from zoo.cli import run
+from zoo.pretrained import read_manifest
+
+NAME = "mobilenetv3_small_100_condconv"
+
+
+def logits(model):
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.eval()(images)
+
+
+def test_a_saved_model_is_loaded_by_timm(tmp_path, capsys):
+    assert run(hub.main, ["save", NAME, str(tmp_path / "saved")]) == 0
+    again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True)
+    assert torch.equal(logits(again), logits(zoo.create_model(NAME, pretrained=True)))
+    assert not list((tmp_path / "saved").glob("*.bin")), "pickles are never written"
+    assert "wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(read_manifest()))
+def test_the_card_has_the_manifests_figures(name, capsys):
+    assert run(hub.main, ["card", name]) == 0
+    text = capsys.readouterr().out
+    entry = read_manifest()[name]
+    assert f"{entry['figures']['top1']:.2f} % of 10,000 test images" in text
+    assert f"{entry['figures']['top1_augmented']:.2f} %" in text
+    assert entry["command"] in text
+    assert "license: apache-2.0" in text
+    assert f'timm.create_model("{name}", pretrained=True)' in text
+
+
+def test_what_is_pushed_is_what_is_saved(tmp_path, monkeypatch):
+    class Api:
+        """A hub that is a folder."""
+
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, repo_id, private, exist_ok):
+            assert private
+            return type("Url", (), {"repo_id": repo_id})()
+
+        def file_exists(self, **_):
+            return False
+
+        def upload_folder(self, repo_id, folder_path, **_):
+            shutil.copytree(folder_path, tmp_path / repo_id)
+
+    monkeypatch.setattr(_hub, "HfApi", Api)
+    assert run(hub.main, ["push", NAME, "owner/model", "--private"]) == 0
+    hub.save(NAME, tmp_path / "saved")
+    for file in (tmp_path / "saved").iterdir():
+        pushed = (tmp_path / "owner/model" / file.name).read_bytes()
+        assert pushed.replace(b"Model card for model", f"Model card for {NAME}".encode()) == file.read_bytes()
+
+
+def test_a_refused_push_is_one_sentence(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise OSError("401 Unauthorized\nand a page of HTML")
+
+    monkeypatch.setattr(hub, "push_to_hf_hub", refuse)
+    assert run(hub.main, ["push", NAME, "owner/model"]) == 2
+    assert (
+        "cannot push to owner/model: 401 Unauthorized; log in with `hf auth login`.\n"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("command", [["card"], ["save", "x"], ["push", "o/x"]])
+def test_a_model_without_weights_is_refused(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(hub.main, [command[0], "resnet50_kw", *command[1:]]) == 2
+    assert "resnet50_kw has no trained weights; those that have some are " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(hub.main, ["save", NAME, str(tmp_path / "file" / "inner")]) == 2
+    assert "cannot write to " in capsys.readouterr().err

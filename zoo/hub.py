@@ -1,0 +1,150 @@
+"""Trained weights for the Hugging Face Hub, in timm's layout, with a card made from the manifest.
+
+python -m zoo.hub card resnet18_kw
+python -m zoo.hub save resnet18_kw FOLDER
+python -m zoo.hub push resnet18_kw OWNER/resnet18_kw
+
+Whoever has this project installed then has, after ``import zoo``,
+``timm.create_model("hf-hub:OWNER/resnet18_kw", pretrained=True)``.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from timm.models import push_to_hf_hub
+from timm.models._hub import generate_readme, save_for_hf
+from torch import nn
+
+from zoo import cli
+from zoo.catalog import split_name
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES, STATIC
+from zoo.models import check_name, create_model
+from zoo.pretrained import read_manifest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    parser = argparse.ArgumentParser("python -m zoo.hub", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, place, text in (
+        ("card", None, "print the model card"),
+        ("save", "folder", "write weights, configuration and card to a folder"),
+        ("push", "repository", "upload them to OWNER/NAME, with the token of `hf auth login`"),
+    ):
+        made = commands.add_parser(command, help=text)
+        made.add_argument("model", help="a model with trained weights")
+        if place:
+            made.add_argument(place)
+    push = commands.choices["push"]
+    push.add_argument("--private", action="store_true", help="nobody else sees the repository")
+    args = parser.parse_args(argv)
+    name = check_name(args.model)
+    if args.command == "card":
+        print(generate_readme(card(name), name))
+    elif args.command == "save":
+        save(name, Path(args.folder))
+        print(f"wrote {name} to {args.folder}")
+    else:
+        push(name, args.repository, args.private)
+        print(f"pushed {name} to {args.repository}")
+    return 0
+
+
+def push(name: str, repository: str, private: bool = False) -> None:
+    """Upload what :func:`save` writes.
+
+    Args:
+        name: of a model with trained weights.
+        repository: OWNER/NAME; made if need be. A card that it has already is left as it is.
+        private: whether a new repository is seen by its owner alone.
+
+    Raises:
+        ZooError: the model has no trained weights, or the Hub refuses them.
+    """
+    model, about = trained(name), card(name)
+    try:
+        push_to_hf_hub(model, repository, private=private, model_card=about, safe_serialization=True)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ZooError(f"cannot push to {repository}: {reason}; log in with `hf auth login`.") from error
+
+
+def save(name: str, folder: Path) -> None:
+    """Write a model's weights, timm's configuration and the card, as the Hub has them.
+
+    Args:
+        name: of a model with trained weights.
+        folder: made if need be; what it holds of these files is replaced.
+
+    Raises:
+        ZooError: the model has no trained weights, or the folder cannot be written to.
+    """
+    model, text = trained(name), generate_readme(card(name), name)
+    try:
+        save_for_hf(model, str(folder), safe_serialization=True)
+    except OSError as error:
+        raise ZooError(f"cannot write to {folder}: {error.strerror}; choose another folder.") from None
+    with cli.atomic_path(folder / "README.md") as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def trained(name: str) -> nn.Module:
+    """Return a model with its trained weights.
+
+    Raises:
+        ZooError: it has none.
+    """
+    _entry(name)
+    return create_model(name, pretrained=True).eval()
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return the model card in timm's form, all of it from the manifest and the code.
+
+    Raises:
+        ZooError: the model has no trained weights.
+    """
+    entry = _entry(name)
+    backbone, family = split_name(name)
+    figures, twin = entry["figures"], read_manifest().get(f"{backbone}_{STATIC}")
+    layer = FAMILIES.get(family)
+    kernels = f"with {layer.__name__} kernels made anew for every image" if layer else "with ordinary kernels"
+    spread = f" +- {figures['top1_augmented_std']:.2f}" if "top1_augmented_std" in figures else ""
+    against = f"{twin['figures']['top1']:.2f} % top-1, by a run of its own" if twin else "not trained"
+    call = f'timm.create_model("{name}", pretrained=True)'
+    return {
+        "license": "apache-2.0",
+        "description": f"A {backbone} {kernels}, for 32 x 32 images, from the dynamic-kernel zoo.",
+        "details": {
+            "Model type": "image classification",
+            "Dataset": "cifar10",
+            "Training data": " ".join(filter(None, (entry["data"]["source"], entry["data"]["note"]))),
+            "Image size": "32 x 32",
+            "Top-1": f"{figures['top1']:.2f} % of {figures['images']:,} test images",
+            "Top-1 of images flipped, cropped, turned, zoomed and sheared at random": (
+                f"{figures['top1_augmented']:.2f} %{spread}"
+            ),
+            "Static twin": against,
+            "Images seen in training": f"{entry['images_seen']:,} by the last run",
+            "Trained on": entry["device"],
+            "Made by": f"`{entry['command']}`",
+        },
+        "usage": f"```python\nimport timm, zoo\n\nmodel = {call}.eval()\n```",
+    }
+
+
+def _entry(name: str) -> dict[str, Any]:
+    manifest = read_manifest()
+    if name not in manifest:
+        known = ", ".join(sorted(manifest)) or "none"
+        raise ZooError(f"{name} has no trained weights; those that have some are {known}.")
+    return manifest[name]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
