@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.add_argument("model", help="a model with trained weights")
         if place:
             made.add_argument(place)
-    push = commands.choices["push"]
-    push.add_argument("--private", action="store_true", help="nobody else sees the repository")
+    commands.choices["push"].add_argument(
+        "--private", action="store_true", help="nobody else sees the repository"
+    )
     args = parser.parse_args(argv)
     name = check_name(args.model)
     if args.command == "card":
