@@ -30,6 +30,7 @@ WORK = {
     "product": "multiplies of a matrix product",
     "moved": "bytes that a convolution or a copy reads and writes",
     "passed": "bytes that an elementwise operation or a matrix product reads and writes",
+    "constants": "bytes of constants that any operation reads",
     "special": "numbers through exp, sigmoid, softmax or tanh",
 }
 """Kinds of work and their units."""
@@ -122,21 +123,23 @@ class _Ledger(TorchFunctionMode):
         if name in _FREE:
             return
         self.work["operations"] += 1
-        traffic = _bytes([*given, result])
+        # A constant is read from memory at every call, what was just computed often from a cache.
+        made = [each for each in given if id(each) in self._known]
+        self.work["constants"] += _bytes(each for each in given if id(each) not in self._known)
         if name == "conv2d":
-            x, weight = given[:2]
+            weight = given[1]
             static = id(weight) not in self._known
             kind = ("depthwise" if weight.shape[1] == 1 else "convolution") if static else "made"
             self.work[kind] += result.numel() * weight[0].numel()
-            self.work["moved"] += _bytes([x, result] if static else [x, result, weight])
+            self.work["moved"] += _bytes([*made, result])
         elif name in _PRODUCTS:
             self.work["product"] += result.numel() * given[0].shape[-1]
-            self.work["passed"] += traffic
+            self.work["passed"] += _bytes([*made, result])
         elif name in _COPIES:
             self.work["moved"] += 2 * _bytes([result])
         else:
             self.work["special"] += result.numel() if name in _SPECIAL else 0
-            self.work["passed"] += traffic
+            self.work["passed"] += _bytes([*made, result])
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

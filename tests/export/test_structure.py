@@ -68,13 +68,13 @@ def test_no_map_is_transposed(graphs, family, depthwise):
 @pytest.mark.parametrize(
     ("family", "depthwise", "more"),
     [
-        ("fgk", False, 1),  # a depthwise one of the copies, then a 1x1 one
-        ("fgk", True, 0),
+        ("fgk", False, 2 * 4 - 1),  # for each term a depthwise one, then a 1x1 one
+        ("fgk", True, 4 - 1),
         ("kw", False, -1),  # a product of matrices instead
         ("kw", True, 0),
         ("dpk", False, 0),  # the bank, depthwise
-        ("dpk", True, 0),
-        ("condconv", True, 0),
+        ("dpk", True, 4 - 1),
+        ("condconv", True, 4 - 1),
         ("convex", False, 0),
         ("convex", True, 0),
     ],
@@ -83,7 +83,7 @@ def test_convolutions_are_as_many_as_the_lowering_needs(graphs, family, depthwis
     assert count(graphs(family, depthwise))["Conv"] == count(graphs("static", depthwise))["Conv"] + more
 
 
-@pytest.mark.parametrize(("family", "depthwise"), [("fgk", False), ("kw", True), ("convex", False)])
+@pytest.mark.parametrize(("family", "depthwise"), [("kw", True), ("convex", False)])
 def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
     """Into the exported weights, or left for the runtime right behind a convolution."""
     graph = graphs(family, depthwise)
@@ -94,12 +94,24 @@ def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
 
 
 def test_what_no_image_changes_is_a_constant(graphs):
-    """The keys times the out-queries of dpk, and the embedding as fgk's ``widen`` leaves it."""
+    """The keys times the out-queries of dpk, and each term of the embedding as fgk's ``widen`` leaves it."""
     shapes = {
         family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
     }
     assert (64 * 4, 8) in shapes["dpk"]
-    assert (64, 64 * 4, 1, 1) in shapes["fgk"]
+    assert (64, 64, 1, 1) in shapes["fgk"]
+
+
+def test_terms_are_added_as_the_convolutions_write_them(graphs):
+    """Where a runtime fuses the sum: each addition has a convolution of its own to its right."""
+    graph = graphs("fgk")
+    producers = {name: node for node in graph.node for name in node.output}
+    sums = [node for node in graph.node if node.op_type == "Add" and "Add" not in node.input[1]]
+    fused = [
+        node for node in sums if producers.get(node.input[1]) and producers[node.input[1]].op_type == "Conv"
+    ]
+    assert len(fused) == 4 - 1
+    assert "Concat" not in count(graph)
 
 
 def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):

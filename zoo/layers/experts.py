@@ -16,8 +16,7 @@ class ExpertsConv2d(DynamicConv2d):
         K[n,o,i,:] = sum_e routing(g[n])[e] * experts[e,o,i,:]
 
     The mixing depends on the sample through the routing alone; the basis is the identity. Besides the common
-    lowerings there is ``experts``: all experts as one static convolution over a copy of the input for each,
-    the copies weighted, or the outputs where the convolution is depthwise.
+    lowerings there is ``experts``: every expert as a static convolution of the weighted input.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -78,9 +77,10 @@ class ExpertsConv2d(DynamicConv2d):
         return kernels.unflatten(1, (-1, experts.shape[2], experts.shape[3])), None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
-        """Convolve as the base does, or with all experts at once."""
+        """Convolve as the base does, or with every expert, weighted."""
         if lowering == "experts":
-            return lowerings.weighted(x, self.routing(context), self.experts, self.num_experts, geometry)
+            shares = self.routing(context).unsqueeze(2)
+            return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

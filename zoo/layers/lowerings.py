@@ -50,7 +50,7 @@ LOWERINGS = {
     "contract": Lowering("any", "the basis applied first, then the mixing"),
     "single": Lowering("one", "an ordinary convolution with a computed weight"),
     "scaled": Lowering("any", "static convolutions whose input or output is scaled by term", common=False),
-    "experts": Lowering("any", "all experts as one static convolution, each weighted", common=False),
+    "experts": Lowering("any", "every expert as a static convolution, weighted", common=False),
     "fold": Lowering("any", "one static convolution, made once", common=False),
 }
 
@@ -214,7 +214,7 @@ def contract(
 
 
 def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
-    """Scale x once for each of T terms, then run one static convolution over all the copies.
+    """Run a static convolution for each of T terms, with its own scale, and add them up.
 
     For kernels that are a sum of static ones whose share does not depend on the output channel:
     ``K[n,o,p,i] = sum_t scales[n,t,i] * weight[t,o,p,i]``.
@@ -226,40 +226,19 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
         terms: T.
         geometry: where to look.
     """
-    copies = x.unsqueeze(1) * scales.unsqueeze(3).unsqueeze(4)
-    if terms == 1:
-        weight = to_conv_weight(weight, geometry.kernel_size).flatten(0, 1)
-        return static_conv(copies.flatten(1, 2), weight, geometry, geometry.groups)
-    if geometry.per_group == 1:
-        return _each_term(copies.flatten(1, 2), weight, terms, geometry).sum(dim=1)
-    if geometry.groups > 1:
-        copies = copies.unflatten(2, (geometry.groups, -1)).transpose(1, 2).flatten(2, 3)
-    weight = to_conv_weight(weight, geometry.kernel_size).transpose(0, 1).flatten(1, 2)
-    return static_conv(copies.flatten(1, 2), weight, geometry, geometry.groups)
-
-
-def weighted(x: Tensor, shares: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
-    """Run ``scaled`` with shares (N or 1, T) that no channel changes."""
-    if geometry.per_group > 1:
-        return scaled(x, shares.unsqueeze(2), weight, terms, geometry)
-    # One product weighs and sums the outputs, where scaling the inputs would leave the sum to do.
-    y = _each_term(torch.cat([x] * terms, dim=1), weight, terms, geometry)
-    return (shares.unsqueeze(1) @ y.flatten(2)).squeeze(1).unflatten(1, (-1, y.shape[3], y.shape[4]))
-
-
-def _each_term(copies: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
-    """Convolve copies (N, T * I, H, W), each with its own depthwise weight: (N, T, O, height, width).
-
-    One input a group: runtimes are fast at that, and slow at T inputs a group.
-    """
-    weight = to_conv_weight(weight, geometry.kernel_size).flatten(0, 1)
-    return static_conv(copies, weight, geometry, terms * geometry.groups).unflatten(1, (terms, -1))
+    weight = to_conv_weight(weight, geometry.kernel_size)
+    y = _scaled_term(x, scales[:, 0], weight[0], geometry)
+    for term in range(1, terms):
+        # Term by term, because runtimes add to a convolution's output as they write it, and T copies in one
+        # tensor would be moved through memory.
+        y = y + _scaled_term(x, scales[:, term], weight[term], geometry)
+    return y
 
 
 def scaled_basis(
     x: Tensor, scales: Tensor, mixing: Tensor, basis: Tensor, terms: int, geometry: Geometry
 ) -> Tensor:
-    """Scale x once for each of M terms, filter every copy with its basis kernel, then mix the copies.
+    """Filter x with each of M basis kernels, scale, mix, and add up.
 
     For a basis that the sample only scales: ``K[n,o,p,i] = sum_m scales[n,m] * mixing[o,m,i] * basis[m,p]``,
     so that all weights are static.
@@ -274,9 +253,35 @@ def scaled_basis(
     """
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
-        return weighted(x, scales, weight, terms, geometry)
-    copies = x.unflatten(1, (geometry.groups, 1, -1)) * scales.unflatten(1, (1, -1, 1, 1, 1))
-    return pointwise(filter_copies(copies.flatten(1, 3), basis, terms, geometry), mixing, geometry)
+        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
+    y = _scaled_term_of_basis(x, scales[:, :1], mixing[:, 0], basis[0], geometry)
+    for term in range(1, terms):
+        scale = scales[:, term : term + 1]
+        y = y + _scaled_term_of_basis(x, scale, mixing[:, term], basis[term], geometry)
+    return y
+
+
+def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """Convolve with a static weight (O, I/G, kh, kw); scale (N or 1, I or 1) the smaller map."""
+    scale = scale.unsqueeze(2).unsqueeze(3)
+    each_its_own = geometry.per_group == 1 and weight.shape[0] == x.shape[1]
+    if geometry.stride != (1, 1) and (scale.shape[1] == 1 or each_its_own):
+        return static_conv(x, weight, geometry, geometry.groups) * scale
+    return static_conv(x * scale, weight, geometry, geometry.groups)
+
+
+def _scaled_term_of_basis(
+    x: Tensor, scale: Tensor, mixing: Tensor, basis: Tensor, geometry: Geometry
+) -> Tensor:
+    """Filter every channel with a basis kernel (P), scale (N or 1, 1), and mix statically (O, I/G)."""
+    channels = x.shape[1]
+    weight = basis.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
+    depthwise = Geometry(
+        geometry.kernel_size, geometry.stride, geometry.dilation, channels, geometry.padding, 1
+    )
+    filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise)
+    weight = mixing.unsqueeze(2).unsqueeze(3)
+    return F.conv2d(filtered, weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
 
 
 def repeated(x: Tensor, terms: int, geometry: Geometry) -> Tensor:
