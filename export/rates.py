@@ -7,6 +7,7 @@ against the fastest lowering of each layer.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,12 +22,13 @@ from export import cost
 from export._inputs import input_size
 from export._metadata import versions
 from export.base import RUNTIMES, ExportOptions, runtime
-from export.benchmark.environment import cpu_model
 from export.sites import Site
 from export.tuning import Seconds, mean, measured, ranked
 from zoo import cli
 from zoo.catalog import names
+from zoo.machine import cpu_model
 from zoo.models import create_model
+from zoo.training.publish import portable
 
 _THREADS = 1
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.write:
         entry = {
             "seconds": seconds,
-            "command": "python -m export.rates " + " ".join(words),
+            "command": shlex.join(["python", "-m", "export.rates", *map(portable, words)]),
             "machine": {"cpu": cpu_model(), "threads": _THREADS},
             "versions": versions(chosen),
             "over_the_fastest": {name: {"auto": a, "rule": b} for name, (a, b) in losses.items()},

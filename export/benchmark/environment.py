@@ -11,6 +11,7 @@ import torch
 
 import zoo
 from export.base import installed
+from zoo.machine import cpu_model
 
 FACTS = {
     "date", "cpu", "isa", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit",
@@ -47,16 +48,6 @@ def environment() -> dict[str, Any]:
 def load_average() -> float | None:
     """Return how many processes wanted to run in the last minute, where the system counts them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def cpu_model() -> str | None:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine() or None
 
 
 def commit() -> str | None:

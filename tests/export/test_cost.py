@@ -61,7 +61,9 @@ def test_counting_leaves_the_layer_as_it_is():
 
 
 def test_every_kind_of_work_has_a_rate_on_record():
-    for name in json.loads(cost.RATES.read_text()):
+    runtimes = json.loads(cost.RATES.read_text())
+    assert "onnx" in runtimes
+    for name in runtimes:
         found = cost.rates(name)
         assert found.keys() == cost.WORK.keys()
         assert min(found.values()) >= 0
@@ -113,7 +115,9 @@ def made_up(layer, size, batch, seconds):
 
 
 def test_the_fit_finds_the_rates_that_made_the_times():
-    seconds = dict(zip(cost.WORK, 1e-9 * np.array([2e4, 0.02, 0.1, 0.05, 0.03, 0.2, 0.1, 0.4, 0.7]), strict=True))
+    seconds = dict(
+        zip(cost.WORK, 1e-9 * np.array([2e4, 0.02, 0.1, 0.05, 0.03, 0.2, 0.1, 0.4, 0.7]), strict=True)
+    )
     layers = [
         made_up(settle(family(i, o, 3, padding=1)), (i, side, side), batch, seconds)
         for batch in (None, 4)
@@ -142,3 +146,26 @@ def test_layers_that_cost_the_same_share_a_signature():
     wider = sites(model, ExportOptions(input_size=(4, 8, 9)))
     assert wider[0].signature != found[0].signature
     assert torch.equal(model[0].weight, found[0].layer.weight)
+
+
+def test_the_command_fits_prints_and_stores(tmp_path, monkeypatch, capsys):
+    """With made-up times, as measuring takes minutes."""
+    monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
+    seconds = dict.fromkeys(cost.WORK, 1e-9)
+    asked = []
+
+    def measured(runtime, model, options, cache, say, threads):
+        asked.append((runtime.name, options.batch, cache.name, threads))
+        layer = settle(FCGeneratedConv2d(8, 8, 3, padding=1))
+        return [made_up(layer, (8, 6, 6), options.batch, seconds)]
+
+    monkeypatch.setattr(rates, "measured", measured)
+    words = ["--models", "resnet10_fgk", "--batch", "4", "--cache", str(tmp_path / "times.json")]
+    assert rates.main(words) == 0
+    assert not cost.RATES.exists()
+    assert rates.main([*words, "--write"]) == 0
+    assert asked[:2] == [("onnx", None, "times.json", 1), ("onnx", 4, "times.json", 1)]
+    stored = json.loads(cost.RATES.read_text())["onnx"]
+    assert stored["over_the_fastest"]["resnet10_fgk"]["auto"] == 1.0
+    assert stored["command"].startswith("python -m export.rates --models resnet10_fgk --batch 4 --cache ...")
+    assert "resnet10_fgk: time over that of the fastest 1.00" in capsys.readouterr().out

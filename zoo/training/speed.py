@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -26,6 +27,7 @@ from zoo import catalog, cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, STATIC, dynamic_layers, lowerings_of
+from zoo.machine import cpu_model
 from zoo.training import log
 from zoo.training.loop import set_training_lowering
 from zoo.training.optimizer import make_optimizer
@@ -123,9 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         record = {
             "format": FORMAT,
-            "command": "python -m zoo.training.speed " + " ".join(words),
+            "command": shlex.join(["python", "-m", "zoo.training.speed", *words]),
             "environment": {
-                "cpu": _cpu(),
+                "cpu": cpu_model(),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 "cores": os.cpu_count(),
                 "threads": args.threads,
@@ -197,15 +199,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the fastest way of each model first."""
     ordered = sorted(rows, key=lambda row: (row["model"], -row["over_static"]))
     return "\n".join(["", *map(describe, ordered)])
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":
