@@ -35,6 +35,9 @@ WORK = {
 }
 """Kinds of work and their units."""
 
+MULTIPLIES = ("convolution", "depthwise", "made", "product")
+"""The kinds of work that are multiplies."""
+
 RATES = Path(__file__).with_name("rates.json")
 
 _FREE = {

@@ -6,6 +6,7 @@ against the fastest lowering of each layer.
 """
 
 import argparse
+import importlib.util
 import json
 import shlex
 import sys
@@ -26,6 +27,7 @@ from export.sites import Site
 from export.tuning import Seconds, mean, measured, ranked
 from zoo import cli
 from zoo.catalog import names
+from zoo.errors import ZooError
 from zoo.machine import cpu_model
 from zoo.models import create_model
 from zoo.training.publish import portable
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--write", action="store_true", help=f"store the rates in {cost.RATES.name}")
     args = parser.parse_args(words)
+    if importlib.util.find_spec("scipy") is None:
+        raise ZooError("fitting needs the package scipy; pip install '.[benchmark]'.")
+    if wrong := [batch for batch in args.batch if batch < 1]:
+        raise ZooError(f"{wrong[0]} is not a batch size; give whole numbers from 1.")
     chosen = runtime(args.runtime)
     layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
     for name, batch in product(names(args.models), (None, *args.batch)):
@@ -58,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for (_, batch), found in layers.items()
         for site, times in found
     }
+    if not distinct:
+        raise ZooError("the models have no dynamic convolutions, so there is nothing to fit.")
     seconds = fit(list(distinct.values()))
     losses = {name: loss(found, seconds) for (name, batch), found in layers.items() if batch is None}
     for kind, unit in cost.WORK.items():

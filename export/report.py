@@ -217,6 +217,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     },
     "docs/performance.md": {
         "results": pages.sections,
+        "goals": pages.goals,
         "parts": pages.parts,
         "choices": pages.choices,
         "training": pages.training,

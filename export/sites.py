@@ -40,6 +40,8 @@ class Site:
             "dilation": layer.dilation,
             "groups": layer.groups,
             **{name: getattr(layer, name) for name in layer.sizes},
+            # What settling decided.
+            **{name: getattr(layer, name) for name in ("slices", "bounded") if hasattr(layer, name)},
         }
         text = ", ".join(f"{name} {value}" for name, value in facts.items())
         channels, height, width = self.size

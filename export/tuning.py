@@ -2,7 +2,7 @@
 
 import json
 import math
-import platform
+import os
 import statistics
 import tempfile
 import time
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from export._metadata import versions
@@ -20,6 +19,7 @@ from export.base import ExportOptions, Predict, Runtime
 from export.parity import prepared
 from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
+from zoo.machine import cpu_model
 
 _ROUNDS = 9
 _TURN = 2e-3
@@ -74,8 +74,8 @@ def measured(
     """
     made_by: dict[str, Any] = {
         **versions(runtime),
-        "machine": f"{platform.node()} {platform.machine()}",
-        "threads": threads or torch.get_num_threads(),
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
+        "threads": threads or "the library's own choice",
         "opset": options.opset,
     }
     known = {} if cache is None else _read(cache, made_by)
@@ -152,6 +152,13 @@ def _read(cache: Path, made_by: dict[str, Any]) -> dict[str, Seconds]:
     """Return the measurements in ``cache``, none if they were made by something else."""
     try:
         stored = json.loads(cache.read_text("utf-8"))
-        return stored["seconds"] if stored["made_by"] == made_by else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        found = stored["seconds"] if stored["made_by"] == made_by else {}
+        whole = all(
+            isinstance(seconds, float)
+            for times in found.values()
+            for by in times.values()
+            for seconds in by.values()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+    return found if whole else {}

@@ -9,16 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from export import cost
+from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.render import Row
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
+from export.cost import MULTIPLIES
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.training import speed
 
 FOLDER = "benchmarks"
+GOALS: dict[str, dict[int, float]] = {
+    "resnet18_fgk": {1: 0.7, 8: 0.8},
+    "resnet18_dpk": {1: 1.0, 8: 1.2},
+    **{f"resnet18_{family}": {1: 1.3, 8: 1.3} for family in ("kw", "condconv", "dyconv")},
+    **{
+        f"mobilenetv2_100_{family}": {1: 1.3, 8: 1.3} for family in ("kw", "fgk", "dpk", "condconv", "dyconv")
+    },
+}
+"""The dynamic taxes this project aims at, by model and batch size, in fp32 on a CPU."""
+
+ALLOWANCE = {"openvino": 0.3}
+"""How much above its goal a tax may be on a runtime that the lowerings are not chosen for."""
+
 _SHOWN = (FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -63,28 +78,50 @@ def taxes(root: Path) -> str:
     return _markdown(header, f"l{'r' * len(columns)}", lines)
 
 
+def goals(root: Path) -> str:
+    """Return what was reached of :data:`GOALS`, in every committed result that has such a row."""
+    header = ["model", "runtime", "batch", "threads", "goal", "reached", "met"]
+    lines: list[list[str]] = []
+    for path in results(root).values():
+        for row in render.rows(read(path)):
+            candidate = row.result.candidate
+            wanted = GOALS.get(candidate.model, {}).get(candidate.batch)
+            if wanted is None or row.tax is None or candidate.lowering != AUTO:
+                continue
+            wanted += ALLOWANCE.get(candidate.runtime, 0.0)
+            how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
+            met = "yes" if row.tax.value <= wanted else "no"
+            lines.append([*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met])
+    return _markdown(header, "llrrrrl", lines)
+
+
 def parts(root: Path) -> str:
     """Return where onnxruntime's time goes: a row for each model and batch size of the breakdowns."""
-    header = ["model", "batch", "ms", "over static", *_SHOWN, "all else", "GB/s", "takes most"]
+    header = ["model", "batch", "ms", "over static", *_SHOWN, "all else", "GB/s", "GMAC/s", "takes most"]
     lines: list[list[str]] = []
     for record in _records(root, "breakdown", profile.FORMAT):
-        whole = {(row["model"], row["batch"]): row["seconds"] for row in record["profiles"]}
+        whole = {_way(row): row["seconds"] for row in record["profiles"]}
         for row in record["profiles"]:
             seconds, kinds = row["seconds"], row["kinds"]
-            twin = whole[twin_of(row["model"]), row["batch"]]
+            twin = whole[_way({**row, "model": twin_of(row["model"]), "lowering": AUTO})]
             shown = [kinds[kind] for kind in _SHOWN]
-            moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed"))
+            moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed", "constants"))
+            multiplies = sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
             inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
             most = ", ".join(
                 f"{operator} {spent / seconds:.0%} ({kind})"
                 for operator, kind, _, spent in row["operators"][:3]
             )
             cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
-            rate = f"{moved / inside / 1e9:.1f}" if moved else ""
-            label = f"`{row['model']}`"
-            ratio = f"{seconds / twin:.2f}"
-            lines.append([label, str(row["batch"]), f"{seconds * 1e3:.1f}", ratio, *cells, rate, most])
+            rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
+            label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
+            whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
+            lines.append([f"`{label}`", str(row["batch"]), *whole_call, *cells, *rates, most])
     return _markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+
+
+def _way(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("model", "lowering", "batch", "threads"))
 
 
 def choices(_root: Path) -> str:
@@ -103,7 +140,11 @@ def training(root: Path) -> str:
     header = ["model", "lowering", "batch", "image", "images/s", "of static", "memory MiB"]
     lines: list[list[str]] = []
     for record in _records(root, "training", speed.FORMAT):
-        for row in sorted(record["rows"], key=lambda row: (row["model"], -row["over_static"])):
+        # A static twin is measured anew beside each of its families; the first stands for all.
+        distinct: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        for row in record["rows"]:
+            distinct.setdefault((row["model"], row["lowering"], row["compiled"]), row)
+        for row in sorted(distinct.values(), key=lambda row: (row["model"], -row["over_static"])):
             how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
             rate = [f"{row['images_per_second']:.1f}", f"{row['over_static']:.2f}"]
             memory = f"{row['peak_memory_mb'] or ''}"
@@ -116,13 +157,20 @@ def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
     """Return the committed records of a kind: those of ``root``, or else of this checkout."""
     for folder in (root / FOLDER / kind, _CHECKOUT / FOLDER / kind):
         if found := sorted(folder.glob("*.json")):
-            records = [json.loads(path.read_text("utf-8")) for path in found]
-            if strange := [path for path, each in zip(found, records, strict=True) if each["format"] != form]:
-                raise ZooError(f"{strange[0]} is not a record of this version ({form}); measure anew.")
-            return records
+            return [_record(path, form) for path in found]
     raise ZooError(
         f"there are no records in {root / FOLDER / kind}; docs/performance.md says what makes some."
     )
+
+
+def _record(path: Path, form: str) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ZooError(f"{path} is not JSON ({error}); measure anew.") from None
+    if not isinstance(record, dict) or record.get("format") != form:
+        raise ZooError(f"{path} is not a record of this version ({form}); measure anew.")
+    return record
 
 
 def _markdown(header: list[str], align: str, lines: list[list[str]]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from export.base import AUTO, TUNE
+from export.base import AUTO, RUNTIMES, TUNE
 from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.layout import threads_of
 from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
@@ -135,7 +135,7 @@ def plan(wish: Wish) -> Plan:
             if lowering in LOWERINGS and LOWERINGS[lowering].batch == "one" and batch != 1:
                 notes.append(f"lowering {lowering} is right at batch 1 only: skipped at others")
                 continue
-            if lowering == TUNE and ENGINES[runtime].runtime is None:
+            if lowering == TUNE and runtime not in RUNTIMES:
                 notes.append(f"{runtime} is no format to tune for: lowering {TUNE} skipped")
                 continue
             found.update(dict.fromkeys((candidate.twin, candidate)))

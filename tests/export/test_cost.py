@@ -13,6 +13,7 @@ from export.base import ExportOptions
 from export.lowering import chosen
 from export.onnx import OnnxRuntime
 from export.sites import Site, candidates, sites
+from zoo.cli import run
 from zoo.layers import (
     CondConv2d,
     DotProductConv2d,
@@ -169,3 +170,16 @@ def test_the_command_fits_prints_and_stores(tmp_path, monkeypatch, capsys):
     assert stored["over_the_fastest"]["resnet10_fgk"]["auto"] == 1.0
     assert stored["command"].startswith("python -m export.rates --models resnet10_fgk --batch 4 --cache ...")
     assert "resnet10_fgk: time over that of the fastest 1.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--models", "resnet10_static"], "the models have no dynamic convolutions"),
+        (["--models", "resnet10_fgk", "--batch", "0"], "0 is not a batch size"),
+        (["--models", "resnet10_fkg"], "no model matches 'resnet10_fkg'"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, said, tmp_path, capsys):
+    assert run(rates.main, [*words, "--cache", str(tmp_path / "times.json")]) == 2
+    assert said in capsys.readouterr().err

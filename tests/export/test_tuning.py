@@ -1,15 +1,17 @@
 """Tuning: the fastest lowering of each layer, measured once, right all the same, and on record."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 import export.onnx
 from export import tuning
 from export.base import ExportOptions
 from export.onnx import OnnxRuntime
-from export.sites import candidates
+from export.sites import candidates, sites
 from zoo.layers import DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
 
 SIZE = (3, 8, 8)
@@ -58,9 +60,13 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
     cache.write_text(json.dumps(stored))
     tuning.tune(OnnxRuntime(), model, options, cache)
     assert len(measured) == 6
-    cache.write_text("half a fi")
-    tuning.tune(OnnxRuntime(), model, options, cache)
-    assert len(measured) == 9
+    stored = json.loads(cache.read_text())
+    for count, damage in enumerate(
+        ("half a fi", '{"seconds": []}', json.dumps({**stored, "seconds": []})), 3
+    ):
+        cache.write_text(damage)
+        tuning.tune(OnnxRuntime(), model, options, cache)
+        assert len(measured) == 3 * count
 
 
 @pytest.mark.parametrize(
@@ -90,3 +96,13 @@ def test_a_choice_by_layer_leaves_the_others_to_themselves(model):
     assert [layer.lowering for layer in dynamic_layers(model)] == ["rows", "grouped", "rows", "contract"]
     with pytest.raises(ValueError, match="no dynamic convolution '7'; it has 0, 2, 4, 6"):
         set_lowering(model, {"7": "rows"})
+
+
+def test_layers_that_settled_otherwise_are_measured_apart():
+    """A bounded softmax costs less than one that is not."""
+    bounded, free = DotProductConv2d(4, 4, 3), DotProductConv2d(4, 4, 3)
+    with torch.no_grad():
+        free.keys.mul_(1e4)
+    found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)))
+    bounded_site = replace(found[0], size=found[1].size)
+    assert bounded_site.signature != found[1].signature

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.training import log
+from zoo.training import log, speed
 
 RECORD = {"epoch": 2, "size": 16, "loss": 1.25, "train_top1": 40.0, "images_per_second": 900.4}
 
@@ -44,7 +44,15 @@ def test_peak_memory_stays_when_memory_is_given_back(monkeypatch: pytest.MonkeyP
     assert after >= before + 50
 
 
-def test_peak_memory_is_unknown_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_is_that_of_the_process_not_of_its_parent() -> None:
+    """getrusage of a new process starts at what its parent holds."""
+    block = bytearray(b"x") * (2**20 * 3000)
+    measured = speed.peak_memory(speed.Candidate("resnet10_static", batch=2, side=8), threads=1)
+    assert measured is None or 100 < measured < len(block) / 2**20
+
+
+def test_peak_memory_is_unknown_without_the_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(log, "_STATUS", tmp_path / "none")
     monkeypatch.setitem(sys.modules, "resource", None)
     assert log.peak_memory_mb() is None

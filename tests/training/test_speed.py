@@ -26,11 +26,12 @@ def test_the_ratio_is_that_of_the_same_round(monkeypatch):
             return self.factor * next(self.pace)
 
     monkeypatch.setattr(speed, "Step", Step)
-    monkeypatch.setattr(speed, "peak_memory", lambda candidate: 7)
-    (row,) = speed.measure([Candidate("resnet10_kw", batch=4)], rounds=3)
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: 7 * threads)
+    twin, row = speed.measure([Candidate("resnet10_kw", batch=4)], rounds=3, threads=2)
+    assert (twin["model"], twin["over_static"]) == ("resnet10_static", 1.0)
     assert row["over_static"] == pytest.approx(0.5)
     assert row["images_per_second"] == pytest.approx(4 / 2)
-    assert row["peak_memory_mb"] == 7
+    assert row["peak_memory_mb"] == 14
 
 
 def test_the_record_holds_every_way(tmp_path, capsys):
@@ -40,11 +41,17 @@ def test_the_record_holds_every_way(tmp_path, capsys):
     record = json.loads(path.read_text())
     assert record["format"] == speed.FORMAT
     assert [(row["model"], row["lowering"]) for row in record["rows"]] == [
+        ("resnet10_static", "auto"),
         ("resnet10_fgk", "auto"),
         ("resnet10_fgk", "scaled"),
     ]
     assert all(row["images_per_second"] > 0 and row["peak_memory_mb"] > 50 for row in record["rows"])
     assert "resnet10_fgk" in capsys.readouterr().out
+
+
+def test_a_static_twin_alone_is_nothing_to_compare(capsys):
+    assert run(speed.main, ["--models", "resnet10_static"]) == 2
+    assert "there is nothing to compare" in capsys.readouterr().err
 
 
 def test_numbers_below_one_are_refused(capsys):

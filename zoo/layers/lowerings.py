@@ -262,7 +262,11 @@ def scaled_basis(
 
 
 def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Convolve with a static weight (O, I/G, kh, kw); scale (N or 1, I or 1) the smaller map."""
+    """Convolve x, scaled by (N or 1, I or 1), with a static weight (O, I/G, kh, kw).
+
+    Scaled first, so that a runtime can fuse what is added to the convolution; but with a stride the output is
+    the smaller map.
+    """
     scale = scale.unsqueeze(2).unsqueeze(3)
     each_its_own = geometry.per_group == 1 and weight.shape[0] == x.shape[1]
     if geometry.stride != (1, 1) and (scale.shape[1] == 1 or each_its_own):

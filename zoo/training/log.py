@@ -11,6 +11,8 @@ from zoo.cli import atomic_path
 
 FILE = "log.jsonl"
 
+_STATUS = Path("/proc/self/status")
+
 
 def append(run_dir: Path, record: dict[str, Any]) -> None:
     """Add the record of an epoch."""
@@ -43,6 +45,10 @@ def peak_memory_mb() -> int | None:
     """Return the largest memory held so far, on the GPU or else by the process, in MiB; None: unknown."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20)
+    if _STATUS.exists():  # not getrusage: that starts at what the parent held when it made this process
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+        return round(peaks[0] / 2**10) if peaks else None
     try:
         import resource
     except ModuleNotFoundError:  # Windows

@@ -1,10 +1,11 @@
 """How fast the families train: ``python -m zoo.training.speed --models "resnet18_*" --json FILE``.
 
-Every round takes one step of every candidate, each right after one of its static twin, so that a machine that
-slows down slows both; the figure is the median over rounds of the ratio within a round.
+Every round takes one step of the static twin and one of each way to train a model, so that a machine that
+slows down slows all of them; the figure is the median over rounds of the ratio within a round.
 """
 
 import argparse
+import datetime
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +109,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) < 1:
             raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
     torch.set_num_threads(args.threads)
-    candidates = [
-        Candidate(name, lowering, args.batch, args.side)
-        for name in catalog.names(args.models)
-        if split_name(name)[1] != STATIC
-        for lowering in (args.lowerings or trainable(name))
-    ]
-    if args.compile:
-        candidates += [
-            Candidate(each.model, "auto", args.batch, args.side, compiled=True)
-            for each in candidates
-            if each.lowering == "auto"
-        ]
-    rows = measure(candidates, args.rounds)
+    rows: list[dict[str, Any]] = []
+    for name in catalog.names(args.models):
+        if split_name(name)[1] != STATIC:
+            ways = [
+                Candidate(name, each, args.batch, args.side) for each in args.lowerings or trainable(name)
+            ]
+            if args.compile:
+                ways.append(replace(ways[0], lowering="auto", compiled=True))
+            rows += [row for row in measure(ways, args.rounds, args.threads) if row not in rows]
+    if not rows:
+        raise ZooError("there is nothing to compare: a static twin is measured beside a dynamic model.")
     print(table(rows))
     if args.json is not None:
         record = {
             "format": FORMAT,
             "command": shlex.join(["python", "-m", "zoo.training.speed", *words]),
             "environment": {
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "cpu": cpu_model(),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 "cores": os.cpu_count(),
@@ -149,39 +149,52 @@ def trainable(name: str) -> list[str]:
     return ["auto", *(each for each in common if LOWERINGS[each].batch != "one" and each != "fold")]
 
 
-def measure(candidates: Sequence[Candidate], rounds: int) -> list[dict[str, Any]]:
-    """Time the candidates and their static twins; the first step of each is not counted.
+def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> list[dict[str, Any]]:
+    """Time the ways to train one model, and its static twin; the first step of each is not counted.
+
+    Args:
+        candidates: of one model.
+        rounds: how many.
+        threads: for the processes that measure memory.
 
     Returns:
-        For each candidate its fields, ``images_per_second`` (median), ``over_static``, the median ratio of
-        its speed to its twin's in the same round, and ``peak_memory_mb`` of a process that takes one step.
+        For the twin and for each candidate its fields, ``images_per_second`` (median), ``over_static``, the
+        median ratio of its speed to the twin's in the same round, and ``peak_memory_mb`` of a new process
+        that takes one step.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first = candidates[0]
+    twin = replace(first, model=f"{split_name(first.model)[0]}_{STATIC}", lowering="auto", compiled=False)
+    steps = {each: Step(each, device) for each in (twin, *candidates)}
+    taken: dict[Candidate, list[float]] = {each: [] for each in steps}
+    for number in range(rounds + 1):
+        for each, step in steps.items():
+            seconds = step()
+            if number:
+                taken[each].append(seconds)
+    steps.clear()  # before others need the memory
     rows: list[dict[str, Any]] = []
-    for candidate in candidates:
-        twin_name = f"{split_name(candidate.model)[0]}_{STATIC}"
-        step = Step(candidate, device)
-        twin = Step(Candidate(twin_name, "auto", candidate.batch, candidate.side), device)
-        step(), twin()
-        pairs = [(twin(), step()) for _ in range(rounds)]
+    for each, own in taken.items():
+        ratios = [theirs / mine for theirs, mine in zip(taken[twin], own, strict=True)]
         row = {
-            **asdict(candidate),
-            "images_per_second": candidate.batch / statistics.median(own for _, own in pairs),
-            "over_static": statistics.median(theirs / own for theirs, own in pairs),
-            "peak_memory_mb": peak_memory(candidate),
+            **asdict(each),
+            "images_per_second": each.batch / statistics.median(own),
+            "over_static": statistics.median(ratios),
+            "peak_memory_mb": peak_memory(each, threads),
         }
         rows.append(row)
         print(describe(row), flush=True)
     return rows
 
 
-def peak_memory(candidate: Candidate) -> int | None:
-    """Return the peak memory in MiB of a new process that takes one step."""
+def peak_memory(candidate: Candidate, threads: int) -> int | None:
+    """Return the peak memory in MiB of a new process that takes one step, torch itself included."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_memory, candidate).result()
+        return pool.submit(_peak_memory, candidate, threads).result()
 
 
-def _peak_memory(candidate: Candidate) -> int | None:
+def _peak_memory(candidate: Candidate, threads: int) -> int | None:
+    torch.set_num_threads(threads)
     Step(candidate, torch.device("cuda" if torch.cuda.is_available() else "cpu"))()
     return log.peak_memory_mb()
 

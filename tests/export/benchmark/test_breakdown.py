@@ -35,6 +35,8 @@ def test_all_time_has_a_place(model, lowering, subjects):
     assert sum(sum(parts.values()) for parts in found.by_layer().values()) == pytest.approx(
         found.seconds - kinds[BETWEEN]
     )
+    assert min(kinds.values()) >= 0
+    assert kinds[BETWEEN] < 0.5 * found.seconds
     assert kinds[UNATTRIBUTED] < 0.2 * found.seconds
     assert kinds[STATIC_CONVOLUTION] > 0
     assert kinds[REST] > 0

@@ -1,7 +1,7 @@
 """Pictures and pages, made of runs alone."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -64,6 +64,19 @@ def checkout(make_run, tmp_path):
     return tmp_path
 
 
+def test_the_page_says_which_goals_were_met(tmp_path, make_run):
+    (tmp_path / "benchmarks").mkdir()
+    fgk = {Candidate("resnet18_fgk", batch=8): 0.79, Candidate("resnet18_fgk", "openvino", batch=8): 1.05}
+    run = make_run({KW: 1.5, PEER: 1.2, SE: 1.0, **fgk})
+    (tmp_path / "benchmarks/cpu.json").write_text(run.to_json())
+    rows = [line.strip("| ").split(" | ") for line in pages.goals(tmp_path).splitlines()[2:]]
+    assert [(row[0], row[1], row[4], row[6]) for row in rows] == [
+        ("`resnet18_fgk`", "onnx", "0.8", "yes"),
+        ("`resnet18_kw`", "onnx", "1.3", "no"),
+        ("`resnet18_fgk`", "openvino", "1.1", "yes"),
+    ]
+
+
 def test_pages_show_every_file_of_results(checkout, make_run):
     (checkout / "benchmarks/other.json").write_text(make_run({Candidate("resnet18_kw"): 1.25}).to_json())
     text = pages.sections(checkout)
@@ -107,7 +120,7 @@ def profiled(tmp_path):
     )
     profiles = [
         Profile(KW.twin, 2e-3, 5, twin_parts),
-        Profile(KW, 8e-3, 5, parts, {"moved": 2e6, "passed": 4e6, "product": 1e9}),
+        Profile(KW, 8e-3, 5, parts, {"moved": 2e6, "passed": 3e6, "constants": 1e6, "product": 12e6}),
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
@@ -120,7 +133,20 @@ def test_the_page_says_where_the_time_goes(profiled):
     assert rows[0][:4] == ["model", "batch", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
     # factors, convolution, layout, static convolution, all else; 6 MB in 6 ms
-    assert rows[3] == ["`resnet18_kw`", "8", "8.0", "4.00", "25%", "50%", "0%", "0%", "25%", "1.0", most]
+    assert rows[3] == [
+        "`resnet18_kw`",
+        "8",
+        "8.0",
+        "4.00",
+        "25%",
+        "50%",
+        "0%",
+        "0%",
+        "25%",
+        "1.0",
+        "2.0",
+        most,
+    ]
     assert rows[2][:4] == ["`resnet18_static`", "8", "2.0", "1.00"]
 
 
@@ -129,6 +155,28 @@ def test_records_of_another_version_are_refused(profiled):
     path.write_text(path.read_text().replace("breakdown 1", "breakdown 0"))
     with pytest.raises(ZooError, match=r"breakdown/cpu\.json is not a record of this version"):
         pages.parts(profiled)
+
+
+@pytest.mark.parametrize("text", ["half a fi", "[]", "{}"])
+def test_damaged_records_are_one_sentence(profiled, text):
+    (profiled / "benchmarks/breakdown/cpu.json").write_text(text)
+    with pytest.raises(ZooError, match=r"breakdown/cpu\.json is not .*; measure anew"):
+        pages.parts(profiled)
+
+
+def test_ways_to_run_one_model_stay_apart(tmp_path):
+    two = replace(KW, threads=2)
+    other = replace(KW, lowering="rows")
+    profiles = [
+        Profile(each, seconds, 5, ())
+        for each, seconds in ((KW.twin, 2e-3), (KW, 8e-3), (two.twin, 1e-3), (two, 5e-3), (other, 6e-3))
+    ]
+    path = tmp_path / "benchmarks/breakdown/cpu.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(profile.to_json(profiles, {}))
+    rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:]]
+    assert [row[3] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
+    assert rows[-1][0] == "`resnet18_kw (rows)`"
 
 
 def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
