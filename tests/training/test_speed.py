@@ -75,7 +75,7 @@ def test_the_lowering_to_train_with_is_one_that_can(family):
     model = zoo.create_model(f"mobilenetv2_100_{family}")
     set_training_lowering(model, "auto")
     for layer in dynamic_layers(model):
-        assert layer.lowering == layer.training_lowering()
+        assert layer.lowering == layer.auto_lowering()
         assert layer.lowering in lowerings_of(layer)
         assert LOWERINGS[layer.lowering].batch != "one"
 

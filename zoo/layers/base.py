@@ -240,11 +240,6 @@ class DynamicConv2d(nn.Module):
         return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 512 else "unfold"
 
     @torch.jit.unused
-    def training_lowering(self) -> str:
-        """Return the lowering that trains fastest, as ``python -m zoo.training.speed`` measures it."""
-        return self.auto_lowering()
-
-    @torch.jit.unused
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
         """Make the layer compute the static convolution ``weight`` (O, I/G, kh, kw), ``bias`` (O).
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, anneal, dynamic_layers, set_lowering, share_context
+from zoo.layers import LOWERINGS, anneal, set_lowering, share_context
 from zoo.models import create_model
 from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
@@ -78,7 +78,7 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
 
     Args:
         model: changed in place.
-        name: a lowering, or ``auto`` for the one that each family trains fastest with.
+        name: a lowering, or ``auto`` for each layer's own, than which ``benchmarks/training`` has none faster.
 
     Raises:
         ZooError: a layer of the model has no such lowering, or it cannot train in batches.
@@ -87,9 +87,6 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
         able = ", ".join(["auto", *(each for each, row in LOWERINGS.items() if row.batch != "one")])
         raise ZooError(f"the lowering {name!r} cannot train; choose from {able}.")
     set_lowering(model, name)
-    if name == "auto":
-        for layer in dynamic_layers(model):
-            layer.lowering = layer.training_lowering()
 
 
 class _Run:
