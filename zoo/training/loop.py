@@ -78,7 +78,7 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
 
     Args:
         model: changed in place.
-        name: a lowering, or ``auto`` for each layer's own (``benchmarks/training`` has none that is faster).
+        name: a lowering, or ``auto`` for each layer's own.
 
     Raises:
         ZooError: a layer of the model has no such lowering, or it cannot train in batches.
