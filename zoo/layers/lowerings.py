@@ -213,7 +213,9 @@ def contract(
     return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
 
 
-def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
+def scaled(
+    x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry, movable: bool
+) -> Tensor:
     """Run a static convolution for each of T terms, with its own scale, and add them up.
 
     For kernels that are a sum of static ones whose share does not depend on the output channel:
@@ -225,13 +227,14 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
         weight: (T, O, P, I/G).
         terms: T.
         geometry: where to look.
+        movable: whether scaling the outputs is the same: no input of an output has a scale of its own.
     """
     weight = to_conv_weight(weight, geometry.kernel_size)
-    y = _scaled_term(x, scales[:, 0], weight[0], geometry)
+    y = _scaled_term(x, scales[:, 0], weight[0], geometry, movable)
     for term in range(1, terms):
         # Term by term, because runtimes add to a convolution's output as they write it, and T copies in one
         # tensor would be moved through memory.
-        y = y + _scaled_term(x, scales[:, term], weight[term], geometry)
+        y = y + _scaled_term(x, scales[:, term], weight[term], geometry, movable)
     return y
 
 
@@ -253,7 +256,7 @@ def scaled_basis(
     """
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
-        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
+        return scaled(x, scales.unsqueeze(2), weight, terms, geometry, True)
     y = _scaled_term_of_basis(x, scales[:, :1], mixing[:, 0], basis[0], geometry)
     for term in range(1, terms):
         scale = scales[:, term : term + 1]
@@ -261,15 +264,14 @@ def scaled_basis(
     return y
 
 
-def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry, movable: bool) -> Tensor:
     """Convolve x, scaled by (N or 1, I or 1), with a static weight (O, I/G, kh, kw).
 
     Scaled first, so that a runtime can fuse what is added to the convolution; but with a stride the output is
     the smaller map.
     """
     scale = scale.unsqueeze(2).unsqueeze(3)
-    each_its_own = geometry.per_group == 1 and weight.shape[0] == x.shape[1]
-    if geometry.stride != (1, 1) and (scale.shape[1] == 1 or each_its_own):
+    if movable and geometry.stride != (1, 1):
         return static_conv(x, weight, geometry, geometry.groups) * scale
     return static_conv(x * scale, weight, geometry, geometry.groups)
 
@@ -278,12 +280,12 @@ def _scaled_term_of_basis(
     x: Tensor, scale: Tensor, mixing: Tensor, basis: Tensor, geometry: Geometry
 ) -> Tensor:
     """Filter every channel with a basis kernel (P), scale (N or 1, 1), and mix statically (O, I/G)."""
-    channels = x.shape[1]
+    channels = geometry.groups * geometry.per_group
     weight = basis.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
     depthwise = Geometry(
         geometry.kernel_size, geometry.stride, geometry.dilation, channels, geometry.padding, 1
     )
-    filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise)
+    filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise, True)
     weight = mixing.unsqueeze(2).unsqueeze(3)
     return F.conv2d(filtered, weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
 

@@ -91,7 +91,7 @@ def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
         ("--model benchnet_kw --output none/of/these", "cannot write to none/of/these"),
         ("--model benchnet_kw --json none/file.json", "cannot write to none: it is no folder"),
         ("--render none.json", "cannot read none.json"),
-        ("--breakdown benchnet_kv", "unknown model 'benchnet_kv'"),
+        ("--breakdown benchnet_kv", "no model matches 'benchnet_kv'"),
         ("--breakdown benchnet_kw --lowerings unfolded", "unknown lowering 'unfolded'"),
         ("--breakdown benchnet_kw --batch 0", "0 is not a batch size"),
         ("--breakdown benchnet_kw --rounds 0", "0 rounds say nothing"),
