@@ -94,7 +94,7 @@ class DotProductConv2d(DynamicConv2d):
         if lowering == "scaled":
             attention = self.factors(context)[0].squeeze(3).transpose(1, 2)
             weight = self.bank.unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
-            return lowerings.scaled(x, attention, weight, self.bank_size, geometry, True)
+            return lowerings.scaled(x, attention, weight, self.bank_size, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

@@ -80,7 +80,7 @@ class ExpertsConv2d(DynamicConv2d):
         """Convolve as the base does, or with every expert, weighted."""
         if lowering == "experts":
             shares = self.routing(context).unsqueeze(2)
-            return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry, True)
+            return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

@@ -68,9 +68,7 @@ class KernelWeightedConv2d(DynamicConv2d):
         """Convolve as the base does, or gate the input channels of a depthwise convolution."""
         if lowering == "scaled":
             gates = self.gates(context).transpose(1, 2)
-            return lowerings.scaled(
-                x, gates, self.weight.unsqueeze(0), 1, geometry, self.in_channels == self.out_channels
-            )
+            return lowerings.scaled(x, gates, self.weight.unsqueeze(0), 1, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

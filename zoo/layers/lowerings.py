@@ -213,9 +213,7 @@ def contract(
     return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
 
 
-def scaled(
-    x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry, movable: bool
-) -> Tensor:
+def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
     """Run a static convolution for each of T terms, with its own scale, and add them up.
 
     For kernels that are a sum of static ones whose share does not depend on the output channel:
@@ -223,18 +221,18 @@ def scaled(
 
     Args:
         x: (N, I, H, W).
-        scales: (N or 1, T, I) or (N or 1, T, 1).
+        scales: (N or 1, T, 1), or (N or 1, T, I) of a depthwise convolution with as many outputs as inputs: a
+            scale may as well be applied to the output.
         weight: (T, O, P, I/G).
         terms: T.
         geometry: where to look.
-        movable: whether scaling the outputs is the same: no input of an output has a scale of its own.
     """
     weight = to_conv_weight(weight, geometry.kernel_size)
-    y = _scaled_term(x, scales[:, 0], weight[0], geometry, movable)
+    y = _scaled_term(x, scales[:, 0], weight[0], geometry)
     for term in range(1, terms):
         # Term by term, because runtimes add to a convolution's output as they write it, and T copies in one
         # tensor would be moved through memory.
-        y = y + _scaled_term(x, scales[:, term], weight[term], geometry, movable)
+        y = y + _scaled_term(x, scales[:, term], weight[term], geometry)
     return y
 
 
@@ -256,7 +254,7 @@ def scaled_basis(
     """
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
-        return scaled(x, scales.unsqueeze(2), weight, terms, geometry, True)
+        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
     y = _scaled_term_of_basis(x, scales[:, :1], mixing[:, 0], basis[0], geometry)
     for term in range(1, terms):
         scale = scales[:, term : term + 1]
@@ -264,14 +262,14 @@ def scaled_basis(
     return y
 
 
-def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry, movable: bool) -> Tensor:
+def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Convolve x, scaled by (N or 1, I or 1), with a static weight (O, I/G, kh, kw).
 
     Scaled first, so that a runtime can fuse what is added to the convolution; but with a stride the output is
     the smaller map.
     """
     scale = scale.unsqueeze(2).unsqueeze(3)
-    if movable and geometry.stride != (1, 1):
+    if geometry.stride != (1, 1):
         return static_conv(x, weight, geometry, geometry.groups) * scale
     return static_conv(x * scale, weight, geometry, geometry.groups)
 
@@ -285,7 +283,7 @@ def _scaled_term_of_basis(
     depthwise = Geometry(
         geometry.kernel_size, geometry.stride, geometry.dilation, channels, geometry.padding, 1
     )
-    filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise, True)
+    filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise)
     weight = mixing.unsqueeze(2).unsqueeze(3)
     return F.conv2d(filtered, weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
 
