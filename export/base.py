@@ -40,6 +40,7 @@ _MOST_VALUES = 2**24
 RUNTIMES = {
     "onnx": "export.onnx:OnnxRuntime",
     "torchscript": "export.torchscript:TorchScript",
+    "openvino": "export.openvino:OpenVino",
 }
 """Name of each format, and the class that exports and runs it."""
 

@@ -17,6 +17,7 @@ def chosen(
     options: ExportOptions,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
 ) -> str | dict[str, str]:
     """Return the lowering of a model's layers, as :func:`zoo.layers.set_lowering` takes it.
 
@@ -29,9 +30,10 @@ def chosen(
         options: with the input size filled in.
         cache: where ``tune`` keeps its measurements; None keeps none.
         say: takes a line of progress.
+        threads: that an operator may use while ``tune`` measures; None leaves it to the library.
     """
     if options.lowering == TUNE:
-        return tune(runtime, model, options, cache, say)
+        return tune(runtime, model, options, cache, say, threads)
     seconds = cost.rates(runtime.name)
     if options.lowering != AUTO or seconds is None:
         return options.lowering

@@ -183,9 +183,9 @@ def _innermost(error: BaseException) -> str:
     return first_line(error)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    runtime = OnnxRuntime()
+def main(argv: Sequence[str] | None = None, runtime: Runtime | None = None) -> int:
+    """Run the command for a format that is ONNX; return its exit code."""
+    runtime = runtime or OnnxRuntime()
     parser = _cli.parser(runtime)
     parser.add_argument(
         "--opset", type=int, default=OLDEST_OPSET, help=f"ONNX operator set (default: {OLDEST_OPSET})"

@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m export.rates", description=__doc__.split("\n\n")[0])
     parser.add_argument("--runtime", default="onnx", choices=RUNTIMES, help="default: onnx")
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME", help="names or patterns")
+    parser.add_argument(
+        "--held-out", nargs="+", default=[], metavar="NAME", help="models to check on, but not to fit to"
+    )
     parser.add_argument("--cache", type=Path, required=True, help="JSON file that keeps the measurements")
     parser.add_argument(
         "--batch", nargs="*", type=int, default=[8], help="fixed sizes to measure too (default: 8)"
@@ -53,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError(f"{wrong[0]} is not a batch size; give whole numbers from 1.")
     chosen = runtime(args.runtime)
     layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
-    for name, batch in product(names(args.models), (None, *args.batch)):
+    fitted, held_out = names(args.models), names(args.held_out) if args.held_out else []
+    if both := [name for name in held_out if name in fitted]:
+        raise ZooError(f"{both[0]} is both fitted to and held out; give it once.")
+    for name, batch in product((*fitted, *held_out), (None, *args.batch)):
         torch.manual_seed(0)
         model = create_model(name)
         options = ExportOptions(batch=batch)
@@ -61,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         layers[name, batch] = measured(chosen, model, options, args.cache, print, _THREADS)
     distinct = {
         (site.signature, batch): (site, times)
-        for (_, batch), found in layers.items()
+        for (name, batch), found in layers.items()
+        if name in fitted
         for site, times in found
     }
     if not distinct:
@@ -78,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "command": shlex.join(["python", "-m", "export.rates", *map(portable, words)]),
             "machine": {"cpu": cpu_model(), "threads": _THREADS},
             "versions": versions(chosen),
-            "over_the_fastest": {name: {"auto": a, "rule": b} for name, (a, b) in losses.items()},
+            "over_the_fastest": {
+                name: {"auto": a, "rule": b, "held_out": name in held_out} for name, (a, b) in losses.items()
+            },
         }
         store(args.runtime, entry)
     return 0

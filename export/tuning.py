@@ -34,6 +34,7 @@ def tune(
     options: ExportOptions,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
 ) -> dict[str, str]:
     """Measure the lowerings of every dynamic convolution on ``runtime``, and return the fastest.
 
@@ -42,7 +43,7 @@ def tune(
     network, where a runtime may keep a layout between layers.
 
     Args:
-        runtime, model, options, cache, say: see :func:`measured`.
+        runtime, model, options, cache, say, threads: see :func:`measured`.
 
     Returns:
         The name of the lowering by the name of the layer, as :func:`zoo.layers.set_lowering` takes it.
@@ -50,7 +51,8 @@ def tune(
     Raises:
         ZooError: the cache cannot be written.
     """
-    return {site.name: ranked(times)[0] for site, times in measured(runtime, model, options, cache, say)}
+    found = measured(runtime, model, options, cache, say, threads)
+    return {site.name: ranked(times)[0] for site, times in found}
 
 
 def measured(

@@ -51,7 +51,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     if candidate.lowering == TIMM:
         raise ZooError("the parts of timm's layer are not known; give a lowering of this project.")
     batch = candidate.batch if candidate.frozen else None
-    model = subjects.deployed(candidate.model, candidate.lowering, Onnx.runtime, batch)
+    model = subjects.deployed(candidate.model, candidate.lowering, Onnx.runtime, batch, candidate.threads)
     size = subjects.size(candidate.model)
     example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
     proto = _exported(model, example, candidate.frozen)

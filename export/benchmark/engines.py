@@ -3,7 +3,7 @@
 from export.benchmark.engine import Engine
 from export.benchmark.formats import Onnx, Script
 from export.benchmark.networks import Compiled, Eager
-from export.benchmark.openvino import OpenVino
+from export.benchmark.openvino import OpenVinoEngine
 from export.benchmark.programs import AotInductor, TorchExport
 
 ENGINES: dict[str, Engine] = {
@@ -13,7 +13,7 @@ ENGINES: dict[str, Engine] = {
     "pt2": TorchExport(),
     "aoti": AotInductor(),
     "onnx": Onnx(),
-    "openvino": OpenVino(),
+    "openvino": OpenVinoEngine(),
 }
 """Every way to run a model, by name."""
 

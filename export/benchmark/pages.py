@@ -126,13 +126,19 @@ def _way(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def choices(_root: Path) -> str:
     """Return what choosing by price costs against measuring, as ``export/rates.json`` has it."""
-    header = ["runtime", "model", "auto over the fastest", "each layer's own rule over the fastest"]
+    header = ["runtime", "model", "prices from", "auto over the fastest", "each layer's own rule"]
     lines = [
-        [name, f"`{model}`", f"{losses['auto']:.2f}", f"{losses['rule']:.2f}"]
+        [
+            name,
+            f"`{model}`",
+            "other layers" if losses["held_out"] else "these layers",
+            f"{losses['auto']:.2f}",
+            f"{losses['rule']:.2f}",
+        ]
         for name, entry in json.loads(cost.RATES.read_text("utf-8")).items()
         for model, losses in entry["over_the_fastest"].items()
     ]
-    return _markdown(header, "llrr", lines)
+    return _markdown(header, "lllrr", lines)
 
 
 def training(root: Path) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from export._flow import export as certified_export
 from export._trials import Draws, Trial
-from export.base import ExportOptions, Runtime, first_line
+from export.base import TUNE, ExportOptions, Runtime, first_line
 from export.benchmark.engine import Bound, FileEngine, Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -85,8 +85,9 @@ class Workshop:
         )
 
     def place(self, candidate: Candidate) -> Path:
-        """Return the folder of a candidate's artifacts, whatever they are run with."""
-        return self.folder / f"{candidate.model}-{candidate.lowering}"
+        """Return the folder of a candidate's artifacts."""
+        tuned = f"-t{candidate.threads}" if candidate.lowering == TUNE else ""
+        return self.folder / f"{candidate.model}-{candidate.lowering}{tuned}"
 
     def artifact(self, candidate: Candidate) -> Path | None:
         """Return where a candidate's artifact lies or will; None where it runs the network itself."""
@@ -100,10 +101,11 @@ class Workshop:
         """Return the parameters of a candidate's model, and its multiply-accumulates for one image."""
         return self.subjects.cost(*self.way(candidate))
 
-    def way(self, candidate: Candidate) -> tuple[str, str, Runtime | None, int | None]:
+    def way(self, candidate: Candidate) -> tuple[str, str, Runtime | None, int | None, int]:
         """Return what decides the network of a candidate, as :meth:`Subjects.deployed` takes it."""
         batch = candidate.batch if candidate.frozen else None
-        return candidate.model, candidate.lowering, ENGINES[candidate.runtime].runtime, batch
+        runtime = ENGINES[candidate.runtime].runtime
+        return candidate.model, candidate.lowering, runtime, batch, candidate.threads
 
     def export(self, candidate: Candidate) -> None:
         """Write a candidate's artifact.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export._inputs import input_size
-from export.base import ExportOptions, Predict, Runtime
+from export.base import TUNE, ExportOptions, Predict, Runtime
 from export.lowering import chosen
 from export.parity import prepared, reference
 from zoo.catalog import complexity, split_name
@@ -63,7 +63,12 @@ class Subjects:
         return input_size(self.model(name), ExportOptions())
 
     def deployed(
-        self, name: str, lowering: str, runtime: Runtime | None = None, batch: int | None = None
+        self,
+        name: str,
+        lowering: str,
+        runtime: Runtime | None = None,
+        batch: int | None = None,
+        threads: int | None = None,
     ) -> nn.Module:
         """Return a model as it is exported: in evaluation mode, lowered, folded, on the CPU.
 
@@ -72,21 +77,21 @@ class Subjects:
             lowering: as an export takes it, or :data:`TIMM`.
             runtime: the format to choose the lowerings for; None leaves ``auto`` to the layers.
             batch: the one batch size of the artifact, or None.
+            threads: that a lowering is tuned for.
         """
         model = self.model(name)
         if lowering == TIMM:
             return as_timm_writes_it(prepared(model, "auto"))
         if runtime is None:
             return fold(prepared(model, lowering))
-        key = name, lowering, runtime.name, batch
+        key = name, lowering, runtime.name, batch, threads if lowering == TUNE else None
         if key not in self._choices:
-            self._choices[key] = chosen(runtime, model, ExportOptions(lowering, batch, self.size(name)))
+            options = ExportOptions(lowering, batch, self.size(name))
+            self._choices[key] = chosen(runtime, model, options, threads=threads)
         return fold(prepared(model, self._choices[key]))
 
-    def _cost(
-        self, name: str, lowering: str, runtime: Runtime | None = None, batch: int | None = None
-    ) -> tuple[int, int]:
-        macs = complexity(self.deployed(name, lowering, runtime, batch).to("meta"), self.size(name)).macs
+    def _cost(self, name: str, *way: Any) -> tuple[int, int]:
+        macs = complexity(self.deployed(name, *way).to("meta"), self.size(name)).macs
         return sum(parameter.numel() for parameter in self.model(name).parameters()), macs
 
     def _model(self, name: str) -> nn.Module:

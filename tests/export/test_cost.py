@@ -19,6 +19,7 @@ from zoo.layers import (
     DotProductConv2d,
     FCGeneratedConv2d,
     KernelWeightedConv2d,
+    dynamic_layers,
     settle,
 )
 
@@ -169,7 +170,34 @@ def test_the_command_fits_prints_and_stores(tmp_path, monkeypatch, capsys):
     stored = json.loads(cost.RATES.read_text())["onnx"]
     assert stored["over_the_fastest"]["resnet10_fgk"]["auto"] == 1.0
     assert stored["command"].startswith("python -m export.rates --models resnet10_fgk --batch 4 --cache ...")
+    assert stored["over_the_fastest"]["resnet10_fgk"]["held_out"] is False
     assert "resnet10_fgk: time over that of the fastest 1.00" in capsys.readouterr().out
+
+
+def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
+    seen = []
+
+    def measured(runtime, model, options, cache, say, threads):
+        # Alike enough to share a signature, unless they are of another size.
+        side = 6 if isinstance(dynamic_layers(model)[0], FCGeneratedConv2d) else 5
+        layer = settle(FCGeneratedConv2d(8, 8, 3, padding=1))
+        return [made_up(layer, (8, side, side), options.batch, dict.fromkeys(cost.WORK, 1e-9))]
+
+    def fit(layers):
+        seen.extend(site.size for site, _ in layers)
+        return dict.fromkeys(cost.WORK, 1e-9)
+
+    monkeypatch.setattr(rates, "measured", measured)
+    monkeypatch.setattr(rates, "fit", fit)
+    words = ["--models", "resnet10_fgk", "--held-out", "resnet10_kw", "--cache", str(tmp_path / "times.json")]
+    assert rates.main([*words, "--write"]) == 0
+    assert set(seen) == {(8, 6, 6)}
+    losses = json.loads(cost.RATES.read_text())["onnx"]["over_the_fastest"]
+    assert {name: loss["held_out"] for name, loss in losses.items()} == {
+        "resnet10_fgk": False,
+        "resnet10_kw": True,
+    }
 
 
 @pytest.mark.parametrize(
@@ -177,6 +205,10 @@ def test_the_command_fits_prints_and_stores(tmp_path, monkeypatch, capsys):
     [
         (["--models", "resnet10_static"], "the models have no dynamic convolutions"),
         (["--models", "resnet10_fgk", "--batch", "0"], "0 is not a batch size"),
+        (
+            ["--models", "resnet10_fgk", "--held-out", "resnet10_*"],
+            "both fitted to and held out",
+        ),
         (["--models", "resnet10_fkg"], "no model matches 'resnet10_fkg'"),
     ],
 )

@@ -76,7 +76,11 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
 )
 def test_candidates_are_right_at_the_batch_asked_for(batch, more):
     found = candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)
-    assert set(found) == {"unfold", "rows", "contract", "scaled"} | more
+    assert set(found) == {"unfold", "rows", "scaled"} | more
+
+
+def test_contract_is_a_candidate_where_there_is_a_basis_to_apply():
+    assert "contract" in candidates(DotProductConv2d(4, 4, 3), None)
 
 
 def test_batch_sizes_count_the_same(monkeypatch):

@@ -1,5 +1,6 @@
 """Every family, every lowering and every geometry against plain loops written from the maths."""
 
+import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -292,12 +293,36 @@ def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicC
 def test_a_bounded_softmax_is_the_same_softmax() -> None:
     conv = FAMILIES["dpk"](4, 6, 3).eval()
     context = 100 * torch.randn(3, 4)
-    mixing, _ = conv.factors(context)
+    kernels = conv.kernels(context)
     assert settle(conv).bounded
-    torch.testing.assert_close(conv.factors(context)[0], mixing)
+    assert conv.terms == conv.bank_size - 1
+    torch.testing.assert_close(conv.kernels(context), kernels)
     with torch.no_grad():
         conv.keys.mul_(1e3)
     assert not settle(conv).bounded
+    assert conv.terms == conv.bank_size
+
+
+def test_a_bank_of_one_kernel_settles() -> None:
+    conv = FAMILIES["dpk"](4, 6, 3, bank_size=1).eval()
+    x = torch.randn(2, 4, 6, 6)
+    before = conv(x)
+    torch.testing.assert_close(settle(conv)(x), before)
+
+
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 6), (4, 4), (2, 8), (4, 8)])
+@pytest.mark.parametrize("lowering", ["grouped", "unfold", "rows", "contract", "scaled"])
+def test_a_kernel_set_apart_reaches_every_output_of_its_group(
+    groups: int, outputs: int, lowering: str
+) -> None:
+    conv = FAMILIES["dpk"](4, outputs, 3, padding=1, stride=2, groups=groups).eval()
+    x = torch.randn(3, 4, 7, 6)
+    before = set_lowering(conv, "grouped")(x)
+    if lowering in lowerings_of(settle(conv)):
+        torch.testing.assert_close(set_lowering(conv, lowering)(x), before, rtol=1e-4, atol=1e-5)
+    else:
+        assert lowering == "scaled"
+        assert groups < 4 or outputs > 4
 
 
 @pytest.mark.parametrize(("largest", "bounded"), [(80.0, True), (87.0, True), (88.0, False), (300.0, False)])
@@ -306,6 +331,7 @@ def test_a_softmax_is_bounded_only_where_no_context_makes_it_overflow(largest, b
     conv = FAMILIES["dpk"](4, 6, 3).eval()
     with torch.no_grad():
         conv.reduce.weight.mul_(1e4)
+        conv.keys[0] = 0  # the others' logits are measured against the first's
         largest_now = (conv.out_queries.unsqueeze(1) * conv.keys).abs().flatten(0, 1)
         largest_now = (largest_now @ conv.in_queries.abs().t()).max() * conv.key_dim**-0.5
         conv.keys.mul_(largest / largest_now)
@@ -313,10 +339,11 @@ def test_a_softmax_is_bounded_only_where_no_context_makes_it_overflow(largest, b
         for queries in (conv.out_queries, conv.in_queries, conv.keys):
             queries.abs_()
         conv.reduce.weight.abs_()
-    mixing, _ = settle(conv).factors(torch.full((2, 4), sign * 100.0))
+    context = torch.full((2, 4), sign * 100.0)
+    exact = copy.deepcopy(conv).double().kernels(context.double())
+    kernels = settle(conv).kernels(context)
     assert conv.bounded == bounded
-    assert mixing.isfinite().all()
-    torch.testing.assert_close(mixing.sum(dim=2), torch.ones_like(mixing.sum(dim=2)))
+    torch.testing.assert_close(kernels, exact.float(), rtol=1e-4, atol=1e-5)
 
 
 @families

@@ -44,7 +44,7 @@ class DynamicConv2d(nn.Module):
     sizes: ClassVar[dict[str, int | str]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
-    __constants__ = ("sample_factor",)
+    __constants__: tuple[str, ...] = ("sample_factor",)
 
     #: M, the length of the axis that the two factors share.
     terms: int
@@ -148,10 +148,20 @@ class DynamicConv2d(nn.Module):
         """
         raise NotImplementedError
 
+    def common(self) -> Tensor | None:
+        """Return a static kernel (kh*kw) that all pairs of channels have besides the product of the factors.
+
+        A family may set one apart when it settles, to have one term less; otherwise there is none.
+        """
+        return None
+
     def kernels(self, context: Tensor) -> Tensor:
         """Compute the kernels (N, O, I/G, kh, kw) for context (N, I), laid out as ``nn.Conv2d.weight``."""
         mixing, basis = self.factors(context)
-        kernels = lowerings.to_conv_weight(lowerings.compose(mixing, basis), self.kernel_size)
+        composed, common = lowerings.compose(mixing, basis), self.common()
+        if common is not None:
+            composed = composed + common.unsqueeze(1)
+        kernels = lowerings.to_conv_weight(composed, self.kernel_size)
         return kernels.expand(context.shape[0], -1, -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -205,7 +215,9 @@ class DynamicConv2d(nn.Module):
             first, last = part * self.out_channels // slices, (part + 1) * self.out_channels // slices
             mixing, basis = self.factors(context, first, last)
             mixings.append(mixing)
-        return lowerings.convolve(x, mixings, basis, self.terms, self.sample_factor, geometry, lowering)
+        y = lowerings.convolve(x, mixings, basis, self.terms, self.sample_factor, geometry, lowering)
+        kernel = self.common()
+        return y if kernel is None else y + lowerings.common(x, kernel, self.out_channels, geometry)
 
     @classmethod
     def _complete(cls, given: dict[str, int]) -> dict[str, int]:

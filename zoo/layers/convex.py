@@ -29,6 +29,7 @@ class ConvexConv2d(ExpertsConv2d):
     """
 
     sample_factor = "none"
+    routing_sums_to_one = True
     extra_lowerings = ("experts", "fold")
     no_weight_decay_names = ("logits",)
 

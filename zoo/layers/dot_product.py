@@ -19,8 +19,13 @@ class DotProductConv2d(DynamicConv2d):
 
     This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
     bounds the logits whatever the image; where the parameters make that bound small enough, a deployed
-    softmax needs no pass for the maximum. The layer has O(I + O) parameters instead of O(I * O), and with
-    M < kh*kw it takes M / (kh*kw) of a static convolution's multiplies.
+    softmax needs no pass for the maximum. It sums to one besides, so that the first kernel of the bank can be
+    set apart, one term less::
+
+        K = bank[0] + sum_{m>0} softmax_m * (bank[m] - bank[0])
+
+    The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a static
+    convolution's multiplies.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -81,31 +86,44 @@ class DotProductConv2d(DynamicConv2d):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the sample's attention (N, O, M, I/G) and the bank as basis (1, M, kh*kw)."""
         # Independent of the sample, so an exporter folds it to one constant.
-        static = self.out_queries[first:last].unsqueeze(1) * self.keys.unsqueeze(0) * self.key_dim**-0.5
+        keys: Tensor = self.keys
+        bank: Tensor = self.bank
+        if self.bounded:
+            keys, bank = keys[1:] - keys[:1], bank[1:] - bank[:1]
+        static = self.out_queries[first:last].unsqueeze(1) * keys.unsqueeze(0) * self.key_dim**-0.5
         sample = self.reduce(context).tanh().unsqueeze(2) * self.in_queries.t()
-        logits = (static.flatten(0, 1) @ sample).unflatten(1, (-1, self.bank_size))
+        logits = (static.flatten(0, 1) @ sample).unflatten(1, (-1, self.terms))
         if self.bounded:
             shares = logits.exp()
-            return shares * shares.sum(dim=2, keepdim=True).reciprocal(), self.bank.unsqueeze(0)
-        return logits.softmax(dim=2), self.bank.unsqueeze(0)
+            return shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal(), bank.unsqueeze(0)
+        return logits.softmax(dim=2), bank.unsqueeze(0)
+
+    def common(self) -> Tensor | None:
+        """Return the first kernel of the bank where it is set apart."""
+        return self.bank[0] if self.bounded else None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or scale the input channels of a depthwise convolution."""
         if lowering == "scaled":
-            attention = self.factors(context)[0].squeeze(3).transpose(1, 2)
-            weight = self.bank.unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
-            return lowerings.scaled(x, attention, weight, self.bank_size, geometry)
+            mixing, bank = self.factors(context)
+            assert bank is not None
+            weight = bank[0].unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
+            y = lowerings.scaled(x, mixing.squeeze(3).transpose(1, 2), weight, self.terms, geometry)
+            kernel = self.common()
+            return y if kernel is None else y + lowerings.common(x, kernel, self.out_channels, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused
     @torch.no_grad()
     def settle_(self) -> None:
-        """Drop the softmax's pass for the maximum if no input can make an exponential overflow; slice."""
-        super().settle_()
-        pairs = (self.out_queries.unsqueeze(1) * self.keys).abs().flatten(0, 1) @ self.in_queries.abs().t()
+        """Set a kernel apart and drop the pass for the maximum if no exponential can overflow; slice."""
+        apart = self.keys[1:] - self.keys[:1]
+        pairs = (self.out_queries.unsqueeze(1) * apart).abs().flatten(0, 1) @ self.in_queries.abs().t()
         info = torch.finfo(self.keys.dtype)
         most = min(math.log(info.max / self.bank_size), -math.log(info.tiny))
-        self.bounded = bool(pairs.max() * self.key_dim**-0.5 < most)
+        self.bounded = self.bank_size > 1 and bool(pairs.max() * self.key_dim**-0.5 < most)
+        self.terms = self.bank_size - self.bounded
+        super().settle_()
 
     @torch.jit.unused
     def auto_lowering(self) -> str:

@@ -32,6 +32,9 @@ class ExpertsConv2d(DynamicConv2d):
     sample_factor: Literal["mixing", "none"] = "mixing"
     extra_lowerings: tuple[str, ...] = ("experts",)
     sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4}
+    #: Whether the routing of a sample sums to one, which leaves one expert without a weight of its own.
+    routing_sums_to_one: ClassVar[bool] = False
+    __constants__ = ("sample_factor", "routing_sums_to_one")
     num_experts: int
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
@@ -80,7 +83,12 @@ class ExpertsConv2d(DynamicConv2d):
         """Convolve as the base does, or with every expert, weighted."""
         if lowering == "experts":
             shares = self.routing(context).unsqueeze(2)
-            return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry)
+            if not self.routing_sums_to_one or self.num_experts == 1:
+                return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry)
+            first, apart = self.experts[0], self.experts[1:] - self.experts[:1]
+            y = lowerings.scaled(x, shares[:, 1:], apart, self.num_experts - 1, geometry)
+            weight = lowerings.to_conv_weight(first.unsqueeze(0), geometry.kernel_size)[0]
+            return y + lowerings.static_conv(x, weight, geometry, geometry.groups)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused

@@ -228,11 +228,12 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
         geometry: where to look.
     """
     weight = to_conv_weight(weight, geometry.kernel_size)
-    y = _scaled_term(x, scales[:, 0], weight[0], geometry)
+    maps = _maps(scales.flatten(1), terms)
+    y = _scaled_term(x, maps[0], weight[0], geometry)
     for term in range(1, terms):
         # Term by term, because runtimes add to a convolution's output as they write it, and T copies in one
         # tensor would be moved through memory.
-        y = y + _scaled_term(x, scales[:, term], weight[term], geometry)
+        y = y + _scaled_term(x, maps[term], weight[term], geometry)
     return y
 
 
@@ -255,20 +256,25 @@ def scaled_basis(
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
         return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
-    y = _scaled_term_of_basis(x, scales[:, :1], mixing[:, 0], basis[0], geometry)
+    maps = _maps(scales, terms)
+    y = _scaled_term_of_basis(x, maps[0], mixing[:, 0], basis[0], geometry)
     for term in range(1, terms):
-        scale = scales[:, term : term + 1]
-        y = y + _scaled_term_of_basis(x, scale, mixing[:, term], basis[term], geometry)
+        y = y + _scaled_term_of_basis(x, maps[term], mixing[:, term], basis[term], geometry)
     return y
 
 
+def _maps(scales: Tensor, terms: int) -> list[Tensor]:
+    """Cut scales (N, T * C) into T maps (N, C, 1, 1), all given their shape at once: each operation costs."""
+    # A tuple, which TorchScript takes for a list; FX could not copy it into one.
+    return scales.unsqueeze(2).unsqueeze(3).chunk(terms, dim=1)  # type: ignore[return-value]
+
+
 def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Convolve x, scaled by (N or 1, I or 1), with a static weight (O, I/G, kh, kw).
+    """Convolve x, scaled by (N or 1, I or 1, 1, 1), with a static weight (O, I/G, kh, kw).
 
     Scaled first, so that a runtime can fuse what is added to the convolution; but with a stride the output is
     the smaller map.
     """
-    scale = scale.unsqueeze(2).unsqueeze(3)
     if geometry.stride != (1, 1):
         return static_conv(x, weight, geometry, geometry.groups) * scale
     return static_conv(x * scale, weight, geometry, geometry.groups)
@@ -277,7 +283,7 @@ def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -
 def _scaled_term_of_basis(
     x: Tensor, scale: Tensor, mixing: Tensor, basis: Tensor, geometry: Geometry
 ) -> Tensor:
-    """Filter every channel with a basis kernel (P), scale (N or 1, 1), and mix statically (O, I/G)."""
+    """Filter every channel with a basis kernel (P), scale (N or 1, 1, 1, 1), and mix statically (O, I/G)."""
     channels = geometry.groups * geometry.per_group
     weight = basis.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
     depthwise = Geometry(
@@ -286,6 +292,20 @@ def _scaled_term_of_basis(
     filtered = _scaled_term(x, scale, weight.expand(channels, -1, -1, -1), depthwise)
     weight = mixing.unsqueeze(2).unsqueeze(3)
     return F.conv2d(filtered, weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
+
+
+def common(x: Tensor, kernel: Tensor, outputs: int, geometry: Geometry) -> Tensor:
+    """Convolve with one static kernel (P) that all pairs of channels share: (N, O, height, width).
+
+    The channels of a group are added up first, so a group takes the work of a single channel.
+    """
+    groups = geometry.groups
+    x = x.unflatten(1, (groups, -1)).sum(dim=2) if geometry.per_group > 1 else x
+    weight = kernel.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
+    y = static_conv(x, weight.expand(groups, -1, -1, -1), geometry, groups)
+    if groups == 1 or groups == outputs:
+        return y  # broadcast over the outputs, or one for each
+    return y.repeat_interleave(outputs // groups, dim=1)
 
 
 def repeated(x: Tensor, terms: int, geometry: Geometry) -> Tensor:

@@ -90,7 +90,7 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
         engine.load(path, Setting(SIZE))
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "openvino"])
+@pytest.mark.parametrize("name", FILES)
 def test_half_a_file_is_not_left(name, tmp_path, monkeypatch):
     class Untraceable(torch.nn.Module):
         def forward(self, x):

@@ -195,6 +195,12 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
 
 def test_the_page_says_what_the_prices_are_worth(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
-    losses = {"resnet18_kw": {"auto": 1.02, "rule": 1.4}}
+    losses = {
+        "resnet18_kw": {"auto": 1.02, "rule": 1.4, "held_out": False},
+        "resnet18_dpk": {"auto": 1.1, "rule": 1.0, "held_out": True},
+    }
     cost.RATES.write_text(json.dumps({"onnx": {"seconds": {}, "over_the_fastest": losses}}))
-    assert pages.choices(tmp_path).splitlines()[-1] == "| onnx | `resnet18_kw` | 1.02 | 1.40 |"
+    assert pages.choices(tmp_path).splitlines()[2:] == [
+        "| onnx | `resnet18_kw` | these layers | 1.02 | 1.40 |",
+        "| onnx | `resnet18_dpk` | other layers | 1.10 | 1.00 |",
+    ]

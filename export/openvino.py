@@ -1,0 +1,114 @@
+"""OpenVINO: ``python -m export.openvino --model resnet18_kw`` writes ``resnet18_kw.openvino.onnx``.
+
+OpenVINO reads ONNX by itself, in Python, in C++ and in its model server, and computes the same from it as
+from its own IR. The IR is two files that must match; ONNX is one, written whole or not at all. It is
+certified in OpenVINO, and its lowerings are chosen for it. Run it with ``INFERENCE_PRECISION_HINT`` ``f32``,
+as the certificate does: on a CPU that has bf16 OpenVINO would use that. The IR, without the fp16 weights
+that are OpenVINO's default, is one line away::
+
+    model = openvino.Core().read_model("resnet18_kw.openvino.onnx")
+    openvino.save_model(model, "resnet18_kw.xml", compress_to_fp16=False)
+
+Inside this file ``import openvino`` is the package of that name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from export import _flow, onnx
+from export.base import ExportOptions, Predict
+from export.certificate import Certificate
+from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, OnnxRuntime
+from zoo.cli import run
+from zoo.errors import ZooError
+
+
+class OpenVino(OnnxRuntime):
+    """ONNX, run by OpenVINO."""
+
+    name: ClassVar[str] = "openvino"
+    title: ClassVar[str] = "OpenVINO"
+    suffix: ClassVar[str] = ".openvino.onnx"
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "openvino")
+    providers: ClassVar[tuple[str, ...]] = ("cpu",)
+
+    def available(self, provider: str = "cpu") -> str | None:
+        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
+        if provider not in self.providers:
+            return f"{self.title} has no provider {provider!r} here; it has {' and '.join(self.providers)}"
+        try:
+            import openvino  # noqa: F401  (to see whether it can be)
+        except ImportError as error:
+            return f"openvino cannot be imported ({error}); pip install openvino"
+        return None
+
+    def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
+        """Return the compiled model as a function of arrays."""
+        if reason := self.available(provider):
+            raise ZooError(f"cannot run {path} on {provider}: {reason}.")
+        request = compiled(path, threads).create_infer_request()
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            # The request keeps its output buffer, which the next call would overwrite.
+            return request.infer({INPUT: images}, share_inputs=True)[OUTPUT].copy()
+
+        return predict
+
+
+def export(
+    model: nn.Module | str,
+    path: str | Path,
+    *,
+    opset: int = OLDEST_OPSET,
+    lowering: str = "auto",
+    batch: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    images: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Certificate:
+    """Write ``model`` for OpenVINO; arguments, result and errors as for :func:`export.onnx.export`."""
+    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, opset=opset)
+    return _flow.export(OpenVino(), model, path, options, images, class_names, metadata)
+
+
+def compiled(path: Path, threads: int | None = None) -> Any:
+    """Return the file at ``path`` compiled for the CPU in fp32, for one request at a time.
+
+    Raises:
+        ZooError: OpenVINO cannot read it.
+    """
+    import onnx as onnx_package
+    import openvino
+
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        content = path.read_bytes()
+        onnx_package.load_from_string(
+            content
+        )  # of what is no ONNX, OpenVINO would try and print every other reading
+        core = openvino.Core()
+        return core.compile_model(core.read_model(content), "CPU", settings)
+    except Exception as error:  # protobuf's, the operating system's, or OpenVINO's plain RuntimeError
+        version = openvino.__version__
+        raise ZooError(f"openvino {version} cannot load {path}: {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of what ``error`` says: OpenVINO's first ones name lines of its own sources."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return onnx.main(argv, OpenVino())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
