@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fitted, held_out = names(args.models), names(args.held_out) if args.held_out else []
     if both := [name for name in held_out if name in fitted]:
         raise ZooError(f"{both[0]} is both fitted to and held out; give it once.")
-    for name, batch in product((*fitted, *held_out), (None, *args.batch)):
+    for name, batch in (*product(fitted, (None, *args.batch)), *product(held_out, (None,))):
         torch.manual_seed(0)
         model = create_model(name)
         options = ExportOptions(batch=batch)

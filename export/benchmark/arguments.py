@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export.base import TUNE
 from export.benchmark.engines import ENGINES
+from zoo.errors import ZooError
 
 RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accuracy_latency.png"
 """The files of a folder of results."""
+
+_NOT_OF_A_BREAKDOWN = (
+    "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
+    "cuda_graphs", "against",
+)  # fmt: skip
 
 _QUICK = {"runtimes": ["onnx"], "batch": [1, 8], "rounds": 20, "seconds": 8.0, "devices": ["cpu"]}
 _USUAL = {"runtimes": None, "batch": [1, 8], "rounds": 40, "seconds": 60.0, "devices": ["cpu", "cuda"]}
@@ -16,7 +23,16 @@ _USUAL = {"runtimes": None, "batch": [1, 8], "rounds": 40, "seconds": 60.0, "dev
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments, with the defaults of a quick or of a usual run for what was not given."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.breakdown:
+        for name in _NOT_OF_A_BREAKDOWN:
+            if getattr(args, name) != parser.get_default(name):
+                option = f"--{name.replace('_', '-')}"
+                raise ZooError(f"--breakdown, onnxruntime on the CPU, has no use for {option}; leave it out.")
+    if args.certify and TUNE in args.lowerings:
+        cure = f"python -m export.onnx --lowering {TUNE} certifies a tuned artifact"
+        raise ZooError(f"--certify does not go with the lowering {TUNE}; leave one out: {cure}.")
     for name, value in (_QUICK if args.quick else _USUAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

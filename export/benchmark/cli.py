@@ -12,6 +12,7 @@ from pathlib import Path
 
 from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
+from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
 from export.benchmark.plan import Candidate, Wish, plan
 from export.benchmark.prepare import Workshop
@@ -116,7 +117,8 @@ def _break_down(args: argparse.Namespace) -> int:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     if args.json is not None:
         with atomic_path(args.json) as path:
-            path.write_text(profile.to_json(profiles.values(), environment()), encoding="utf-8")
+            roofs = {threads: ceilings(threads) for threads in args.threads}
+            path.write_text(profile.to_json(profiles.values(), environment(), roofs), encoding="utf-8")
     return 0
 
 

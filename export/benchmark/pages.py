@@ -12,6 +12,7 @@ from export import cost
 from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
+from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
@@ -100,6 +101,10 @@ def parts(root: Path) -> str:
     header = ["model", "batch", "ms", "over static", *_SHOWN, "all else", "GB/s", "GMAC/s", "takes most"]
     lines: list[list[str]] = []
     for record in _records(root, "breakdown", profile.FORMAT):
+        for threads, roofs in record["ceilings"].items():
+            reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
+            name = f"what torch reads and multiplies, {threads_of(int(threads))}"
+            lines.append([name, *[""] * (len(header) - 4), *reached, ""])
         whole = {_way(row): row["seconds"] for row in record["profiles"]}
         for row in record["profiles"]:
             seconds, kinds = row["seconds"], row["kinds"]

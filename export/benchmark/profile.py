@@ -25,7 +25,7 @@ OTHERS = "(all else)"
 _CONVOLUTIONS = (CONTEXT, FACTORS, CONVOLUTION, STATIC_CONVOLUTION)
 _TOP = 10
 
-FORMAT = "breakdown 1"
+FORMAT = "breakdown 2"
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,16 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
     )
 
 
-def to_json(profiles: Iterable[Profile], environment: dict[str, Any]) -> str:
-    """Return profiles as JSON: the seconds of each kind, and of the operators that take longest."""
+def to_json(
+    profiles: Iterable[Profile], environment: dict[str, Any], ceilings: dict[int, dict[str, float]]
+) -> str:
+    """Return profiles as JSON: the seconds of each kind, and of the operators that take longest.
+
+    Args:
+        profiles: of every model.
+        environment: what they ran on.
+        ceilings: what that can do at most, by the number of threads.
+    """
     rows = [
         {
             **asdict(each.candidate),
@@ -171,7 +179,8 @@ def to_json(profiles: Iterable[Profile], environment: dict[str, Any]) -> str:
         }
         for each in profiles
     ]
-    return json.dumps({"format": FORMAT, "environment": environment, "profiles": rows}, indent=1) + "\n"
+    record = {"format": FORMAT, "environment": environment, "ceilings": ceilings, "profiles": rows}
+    return json.dumps(record, indent=1) + "\n"
 
 
 def _ms(seconds: float) -> str:

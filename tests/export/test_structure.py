@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 import export.onnx
+from export.benchmark.sessions import open_session
 from zoo.layers import FAMILIES
 
 SIZE = (3, 12, 12)
@@ -113,6 +114,31 @@ def test_terms_are_added_as_the_convolutions_write_them(graphs):
     ]
     assert operands == [{"Conv"}, {"Conv", "Add"}, {"Conv", "Add"}]
     assert "Concat" not in count(graph)
+
+
+@pytest.mark.parametrize("family", ["fgk", "condconv", "dyconv", "dpk"])
+def test_onnxruntime_adds_the_terms_as_it_writes_them(family, stir, tmp_path):
+    """What is left of a sum of terms in the graph that runs: convolutions, each fed the sum so far."""
+    layer = FAMILIES[family](64, 64, 3, padding=1, bias=False, groups=64)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), layer, nn.ReLU(), *head)
+    path, runs = tmp_path / "model.onnx", tmp_path / "runs.onnx"
+    export.onnx.export(stir(model), path, input_size=SIZE)
+    open_session(path, optimised=runs)
+    nodes = [node for node in onnx.load(runs).graph.node if "nchwc" in node.domain]
+    if not nodes:
+        pytest.skip("onnxruntime has no blocked convolutions on this processor")
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    assert len(convolutions) == 1 + 4
+    assert sum(len(node.input) == 4 for node in convolutions) == 4 - 1
+    assert count(onnx.load(runs).graph)["Add"] == (family == "dpk")  # in the denominator of its softmax
+
+
+def test_scales_are_given_their_shape_once(graphs):
+    """Not term by term: a small operation takes as long as a large one."""
+    found = count(graphs("fgk", depthwise=True))
+    assert found["Split"] == 1
+    assert found["Squeeze"] == 0
 
 
 def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import torch
 
 from export.benchmark.arguments import parse
+from export.benchmark.ceilings import ceilings
 from export.benchmark.cli import main
 from export.benchmark.engines import ENGINES
 from export.benchmark.subjects import Subjects
@@ -61,6 +63,28 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
     ):
         assert words in printed
     assert (tmp_path / "breakdown.txt").read_text().count("kind") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--breakdown benchnet_kw --runtimes openvino", "has no use for --runtimes; leave it out"),
+        ("--breakdown benchnet_kw --model benchnet_kw", "has no use for --models; leave it out"),
+        ("--breakdown benchnet_kw --no-memory", "has no use for --no-memory; leave it out"),
+        ("--model benchnet_kw --certify --lowerings tune", "--certify does not go with the lowering tune"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words, said, capsys):
+    assert run(main, words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_roofs_of_a_machine_leave_its_threads_alone():
+    before = torch.get_num_threads()
+    found = ceilings(1)
+    assert torch.get_num_threads() == before
+    assert 1e8 < found["read"] < 1e13
+    assert 1e8 < found["product"] < 1e14
 
 
 def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):

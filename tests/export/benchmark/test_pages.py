@@ -124,7 +124,7 @@ def profiled(tmp_path):
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, {"cpu": "one"}))
+    path.write_text(profile.to_json(profiles, {"cpu": "one"}, {1: {"read": 12.3e9, "product": 78.9e9}}))
     return tmp_path
 
 
@@ -133,7 +133,7 @@ def test_the_page_says_where_the_time_goes(profiled):
     assert rows[0][:4] == ["model", "batch", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
     # factors, convolution, layout, static convolution, all else; 6 MB in 6 ms
-    assert rows[3] == [
+    assert rows[4] == [
         "`resnet18_kw`",
         "8",
         "8.0",
@@ -147,12 +147,14 @@ def test_the_page_says_where_the_time_goes(profiled):
         "2.0",
         most,
     ]
-    assert rows[2][:4] == ["`resnet18_static`", "8", "2.0", "1.00"]
+    assert rows[3][:4] == ["`resnet18_static`", "8", "2.0", "1.00"]
+    assert rows[2][0] == "what torch reads and multiplies, 1 thread"
+    assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]
 
 
 def test_records_of_another_version_are_refused(profiled):
     path = profiled / "benchmarks/breakdown/cpu.json"
-    path.write_text(path.read_text().replace("breakdown 1", "breakdown 0"))
+    path.write_text(path.read_text().replace(profile.FORMAT, "breakdown 0"))
     with pytest.raises(ZooError, match=r"breakdown/cpu\.json is not a record of this version"):
         pages.parts(profiled)
 
@@ -173,7 +175,7 @@ def test_ways_to_run_one_model_stay_apart(tmp_path):
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, {}))
+    path.write_text(profile.to_json(profiles, {}, {}))
     rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:]]
     assert [row[3] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
     assert rows[-1][0] == "`resnet18_kw (rows)`"
