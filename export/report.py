@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
+from export import results
 from export.benchmark import pages
+from export.benchmark.pages import markdown
+from export.results import images_seen
 from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
@@ -45,7 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.check:
             with cli.atomic_path(path) as temporary:
                 temporary.write_text(new, encoding="utf-8")
-    stale += pages.update_pictures(options.root, options.check)
+    for name, (source, draw) in {**pages.pictures(options.root), **results.pictures(options.root)}.items():
+        picture = options.root / name
+        if picture.is_file() and source.encode() in picture.read_bytes():
+            continue
+        stale.append(name)
+        if not options.check:
+            with cli.atomic_path(picture) as temporary:
+                draw(temporary)
     if options.check:
         print(f"out of date: {', '.join(stale)}; run python -m export.report" if stale else "up to date")
     return int(options.check and bool(stale))
@@ -71,12 +81,6 @@ def insert(text: str, title: str, table: str, name: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def markdown(header: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table; ``align`` has an ``l`` or ``r`` for each column."""
-    rule = "|".join({"l": "---", "r": "--:"}[side] for side in align)
-    return "\n".join([f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def model_table(_root: Path) -> str:
     """Return the trained and evaluated models, best clean top-1 first."""
     manifest = read_manifest()
@@ -95,11 +99,6 @@ def model_table(_root: Path) -> str:
         if row.top1_augmented is not None
     ]
     return markdown(header, "lrrrrrl", rows)
-
-
-def images_seen(entry: dict[str, Any] | None) -> int:
-    """Count the images behind a manifest entry, those of the runs it started from included."""
-    return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -214,6 +213,11 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "parameters": parameter_table,
         "multiplies": multiply_table,
         "turning": turning_table,
+    },
+    "docs/results.md": {
+        "accuracy": results.accuracy,
+        "against the twin": results.against_twin,
+        "costs": results.costs,
     },
     "docs/performance.md": {
         "results": pages.sections,

@@ -3,8 +3,10 @@
 Results lie in ``benchmarks/``, one file a machine, as ``--json`` writes them. Nothing on the pages is typed.
 """
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from export.benchmark.render import Row
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
 from export.cost import MULTIPLIES
-from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.training import speed
 
@@ -66,17 +67,24 @@ def sections(root: Path) -> str:
 
 
 def taxes(root: Path) -> str:
-    """Return one table of all taxes: a row a model, a column for each way to run it."""
+    """Return one table of taxes: a row a model, a column for each way to run it.
+
+    Of each file, those with the most threads: what a user gets who asks for no number.
+    """
     columns: dict[tuple[str, str], dict[str, str]] = {}
     names: dict[str, None] = {}
     for name, path in results(root).items():
-        for row in render.rows(read(path)):
+        rows = render.rows(read(path))
+        most = max(row.result.candidate.threads for row in rows)
+        for row in rows:
             candidate = row.result.candidate
+            if candidate.threads < most:
+                continue
             names[candidate.label] = None
             columns.setdefault((name, candidate.how), {})[candidate.label] = _tax_or_time(row)
     header = ["model", *(how for _, how in columns)]
     lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
-    return _markdown(header, f"l{'r' * len(columns)}", lines)
+    return markdown(header, f"l{'r' * len(columns)}", lines)
 
 
 def goals(root: Path) -> str:
@@ -93,7 +101,7 @@ def goals(root: Path) -> str:
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
             met = "yes" if row.tax.value <= wanted else "no"
             lines.append([*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met])
-    return _markdown(header, "llrrrrl", lines)
+    return markdown(header, "llrrrrl", lines)
 
 
 def parts(root: Path) -> str:
@@ -122,7 +130,7 @@ def parts(root: Path) -> str:
             label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
             whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
             lines.append([f"`{label}`", str(row["batch"]), *whole_call, *cells, *rates, most])
-    return _markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+    return markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
 
 
 def _way(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -143,7 +151,7 @@ def choices(_root: Path) -> str:
         for name, entry in json.loads(cost.RATES.read_text("utf-8")).items()
         for model, losses in entry["over_the_fastest"].items()
     ]
-    return _markdown(header, "lllrr", lines)
+    return markdown(header, "lllrr", lines)
 
 
 def training(root: Path) -> str:
@@ -161,7 +169,10 @@ def training(root: Path) -> str:
             memory = f"{row['peak_memory_mb'] or ''}"
             size = f"{row['side']} px"
             lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
-    return _markdown(header, "llrrrrr", lines)
+        load = record["loading"]
+        rate = [f"{load['images_per_second']:.1f}", ""]
+        lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
+    return markdown(header, "llrrrrr", lines)
 
 
 def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
@@ -184,40 +195,28 @@ def _record(path: Path, form: str) -> dict[str, Any]:
     return record
 
 
-def _markdown(header: list[str], align: str, lines: list[list[str]]) -> str:
+def markdown(header: Sequence[str], align: str, lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table; ``align`` has an ``l`` or ``r`` for each column."""
     rule = "|".join("--:" if side == "r" else "---" for side in align)
     return "\n".join(
         [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
     )
 
 
-def update_pictures(root: Path, check: bool) -> list[str]:
-    """Draw the pictures that were not made from the results as they are.
+def pictures(root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
+    """Return the picture of every result that has one: what it is made from, and how to draw it.
 
-    Args:
-        root: a checkout.
-        check: draw nothing.
-
-    Returns:
-        The names of these pictures, relative to ``root``. A picture carries the digest of its results; its
-        bytes say nothing, because each version of matplotlib writes others.
-
-    Raises:
-        ZooError: a picture must be drawn, and matplotlib is missing.
+    By name relative to ``root``; what it is made from as a digest that it carries. Its bytes say nothing,
+    because each version of matplotlib writes others.
     """
-    stale = []
+    found: dict[str, tuple[str, Callable[[Path], None]]] = {}
     for name, path in results(root).items():
         table = render.rows(read(path))
-        picture = root / "docs/images" / _picture(name)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        drawn = picture.read_bytes() if picture.is_file() else b""
-        if not plot.panels(table) or digest.encode() in drawn:
-            continue
-        stale.append(picture.relative_to(root).as_posix())
-        if not check:
-            with atomic_path(picture) as temporary:
-                plot.draw(table, temporary, digest)
-    return stale
+        if plot.panels(table):
+            draw = functools.partial(plot.draw, table, source=digest)
+            found[f"docs/images/{_picture(name)}"] = digest, draw
+    return found
 
 
 def _picture(name: str) -> str:

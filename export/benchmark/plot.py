@@ -85,7 +85,7 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         if candidate.twin in at and not candidate.is_static:
             twin_x, twin_y = at[candidate.twin]
             axes.plot([twin_x, x], [twin_y, y], color="#BBBBBB", linewidth=1, zorder=1)
-        colour, marker = _look(candidate.model)
+        colour, marker = look(candidate.model)
         # Another way to compute it has the same accuracy; it is hollow.
         face = colour if candidate.lowering == "auto" else "white"
         point = axes.scatter(x, y, s=60, marker=marker, facecolor=face, edgecolor=colour, lw=1.5, zorder=2)
@@ -123,7 +123,7 @@ def _positions(points: list[Row]) -> dict[Candidate, tuple[float, float]]:
     return found
 
 
-def _look(model: str) -> tuple[str, str]:
+def look(model: str) -> tuple[str, str]:
     """Return the colour and marker of a family or attention module; the static twin is a black square."""
     family = family_of(model)
     if family == STATIC:

@@ -27,6 +27,18 @@ def test_cut_keeps_the_first_lines_whole(tmp_path: Path, monkeypatch: pytest.Mon
     assert [file.name for file in tmp_path.iterdir()] == [log.FILE]
 
 
+def test_the_learning_curve_is_drawn_of_what_was_logged(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sizes = []
+    for epoch, more in ((1, {}), (2, {"top1": 40.0}), (3, {"size": 32, "top1": 45.0})):
+        log.append(tmp_path, RECORD | {"epoch": epoch} | more)
+        log.draw(tmp_path)
+        sizes.append((tmp_path / log.PICTURE).stat().st_size)
+    assert (tmp_path / log.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [log.PICTURE, log.FILE]
+
+
 def test_summary() -> None:
     assert log.summary(RECORD, 3) == "epoch 2/3 at 16px, loss 1.250, train 40.0 %, 900 images/s"
     assert log.summary(RECORD | {"top1": 51.5}, 3).endswith("900 images/s, test 51.50 %")

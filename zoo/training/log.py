@@ -1,5 +1,6 @@
-"""The log of a run: a line of JSON an epoch, and what of it is printed."""
+"""The log of a run: a line of JSON an epoch, what of it is printed, and its learning curve."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from zoo.cli import atomic_path
 
 FILE = "log.jsonl"
+PICTURE = "learning_curve.png"
 
 _STATUS = Path("/proc/self/status")
 
@@ -39,6 +41,43 @@ def summary(record: dict[str, Any], epochs: int) -> str:
     if "top1" in record:
         words.append(f"test {record['top1']:.2f} %")
     return ", ".join(words)
+
+
+def draw(run_dir: Path) -> None:
+    """Draw the loss and the accuracies of the log over its epochs, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = [json.loads(line) for line in (run_dir / FILE).read_text().splitlines()]
+    epochs = [record["epoch"] for record in records]
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, sharex=True)
+    above.plot(epochs, [record["loss"] for record in records], color="#0072B2")
+    above.set_ylabel("training loss")
+    below.plot(
+        epochs, [record["train_top1"] for record in records], color="#0072B2", label="training, warped"
+    )
+    tested = [(record["epoch"], record["top1"]) for record in records if "top1" in record]
+    if tested:
+        below.plot(*zip(*tested, strict=True), "o-", color="#D55E00", label="test, averaged weights")
+    below.set_ylabel("top-1, %")
+    below.set_xlabel("epoch")
+    below.legend()
+    size = None
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    for record in records:  # where the images become larger the loss jumps
+        if record["size"] != size:
+            size = record["size"]
+            for axes in (above, below):
+                axes.axvline(record["epoch"] - 0.5, color="#BBBBBB", linewidth=1)
+            place = (record["epoch"] - 0.4, 1.01)
+            above.text(*place, f"{size} px", transform=above.get_xaxis_transform(), fontsize=8)
+    with atomic_path(run_dir / PICTURE) as path:
+        figure.savefig(path, dpi=100, format="png")
 
 
 def peak_memory_mb() -> int | None:

@@ -220,5 +220,6 @@ class _Run:
             return
         # The log goes first: a run killed in between repeats the epoch, and resuming drops the extra line.
         log.append(self.run_dir, record)
+        log.draw(self.run_dir)
         checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
         print(log.summary(record, len(self.recipe.sizes)), flush=True)

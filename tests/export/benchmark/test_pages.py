@@ -93,12 +93,14 @@ def test_pages_show_every_file_of_results(checkout, make_run):
 def test_pictures_are_drawn_when_the_results_change(checkout, make_run):
     pytest.importorskip("matplotlib")
     name = "docs/images/benchmark_cpu.png"
-    assert pages.update_pictures(checkout, check=True) == [name]
-    assert not (checkout / name).exists()
-    assert pages.update_pictures(checkout, check=False) == [name]
-    assert pages.update_pictures(checkout, check=True) == []
+    ((drawn, (source, draw)),) = pages.pictures(checkout).items()
+    assert drawn == name
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+    draw(checkout / name)
+    assert source.encode() in (checkout / name).read_bytes()
+    assert pages.pictures(checkout)[name][0] == source
     (checkout / "benchmarks/cpu.json").write_text(make_run({KW: 1.6}).to_json())
-    assert pages.update_pictures(checkout, check=True) == [name]
+    assert pages.pictures(checkout)[name][0] != source
 
 
 def test_a_folder_without_results_is_that_of_this_checkout(checkout, tmp_path, monkeypatch):
@@ -189,10 +191,12 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     rows = [{**row, "peak_memory_mb": 100} for row in (slow, fast)]
     path = tmp_path / "benchmarks/training/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"format": speed.FORMAT, "rows": rows}))
+    load = {"batch": 32, "side": 32, "images_per_second": 9876.5}
+    path.write_text(json.dumps({"format": speed.FORMAT, "rows": rows, "loading": load}))
     lines = pages.training(tmp_path).splitlines()
     assert lines[2] == "| `resnet18_kw` | unfold | 32 | 32 px | 15.0 | 0.30 | 100 |"
     assert lines[3].startswith("| `resnet18_kw` | rows |")
+    assert lines[4] == "| loading and warping alone |  | 32 | 32 px | 9876.5 |  |  |"
 
 
 def test_the_page_says_what_the_prices_are_worth(tmp_path, monkeypatch):

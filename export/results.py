@@ -1,0 +1,204 @@
+"""What docs/results.md says: accuracy against viewpoint, and at what cost; ``python -m export.report``.
+
+Made from the weights manifest, from ``weights/evaluation.json``, which ``python -m zoo.evaluate --curves``
+writes, and from the benchmarks. Nothing on the page is typed.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from export.base import AUTO
+from export.benchmark import pages, plot, render
+from export.benchmark.results import read
+from export.benchmark.subjects import twin_of
+from zoo import catalog
+from zoo.catalog import split_name
+from zoo.errors import ZooError
+from zoo.layers import STATIC
+from zoo.models import list_models
+from zoo.pretrained import read_manifest
+from zoo.training.invariance import STEPS, mean_over
+from zoo.training.invariance import read as read_evaluation
+
+RUNTIME, BATCH, THREADS = "onnx", 1, 1
+"""The way to run a model whose latency stands for its cost."""
+
+_LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
+
+
+def accuracy(_root: Path) -> str:
+    """Return what the trained models make of images as they are, warped at random, and step by step."""
+    evaluation = read_evaluation()
+    header = ["model", "clean", "augmented", *STEPS, "unchanged when turned", "calibration error"]
+    lines = []
+    for name, entry in _trained().items():
+        figures = entry["figures"]
+        spread = f" ± {figures['top1_augmented_std']:.2f}" if "top1_augmented_std" in figures else ""
+        cells = [f"`{name}`", f"{figures['top1']:.2f} %", f"{figures['top1_augmented']:.2f}{spread} %"]
+        if found := evaluation.get(name):
+            cells += [f"{_mean(found, 'top1', what):.1f} %" for what in STEPS]
+            cells += [f"{_mean(found, 'unchanged', 'rotation'):.1f} %", f"{found['calibration_error']:.1f} %"]
+        lines.append([*cells, *[""] * (len(header) - len(cells))])
+    return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+
+
+def against_twin(root: Path) -> str:
+    """Return the same as points gained over the static twin, and what they cost as multiples of it."""
+    trained, evaluation, latency, params = _trained(), read_evaluation(), _latency(root), _params()
+    gains = ["clean", "augmented", "rotation", "unchanged when turned"]
+    header = ["model", *gains, "parameters", "training time", "latency"]
+    lines = []
+    for name, entry in trained.items():
+        twin = trained.get(twin_of(name))
+        if twin is None or name == twin_of(name):
+            continue
+        pairs: list[tuple[float, float] | None] = [
+            (entry["figures"][figure], twin["figures"][figure]) for figure in ("top1", "top1_augmented")
+        ]
+        mine, its = evaluation.get(name), evaluation.get(twin_of(name))
+        for figure in ("top1", "unchanged"):
+            both = mine and its and (_mean(mine, figure, "rotation"), _mean(its, figure, "rotation"))
+            pairs.append(both or None)
+        ratios = [params[name] / params[twin_of(name)], _seconds(entry) / _seconds(twin)]
+        tax = latency.get(name)
+        lines.append(
+            [
+                f"`{name}`",
+                *(f"{pair[0] - pair[1]:+.1f}" if pair else "" for pair in pairs),
+                *(f"{ratio:.2f}x" for ratio in ratios),
+                f"{tax.tax.value:.2f}x" if tax is not None and tax.tax else "",
+            ]
+        )
+    return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+
+
+def costs(root: Path) -> str:
+    """Return what each trained model takes: parameters, file, training, and a call of it deployed."""
+    latency, params = _latency(root), _params()
+    header = [
+        "model",
+        "parameters",
+        "file",
+        "images seen",
+        "training",
+        f"ms ({RUNTIME}, batch {BATCH})",
+        "tax",
+    ]
+    lines = []
+    for name, entry in _trained().items():
+        row = latency.get(name)
+        lines.append(
+            [
+                f"`{name}`",
+                f"{params[name] / 1e6:.2f} M",
+                f"{entry['bytes'] / 1e6:.1f} MB",
+                f"{images_seen(entry):,}",
+                f"{_seconds(entry) / 3600:.1f} h, {entry['device']}",
+                f"{row.latency.p50 * 1e3:.2f}" if row else "",
+                render.tax_cell(row) if row and row.tax else "",
+            ]
+        )
+    return pages.markdown(header, "lrrrrrr", lines)
+
+
+def pictures(_root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
+    """Return a picture for each backbone whose models were followed, as ``export.benchmark.pages`` does."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, found in read_evaluation().items():
+        groups.setdefault(split_name(name)[0], {})[name] = found
+    drawn: dict[str, tuple[str, Callable[[Path], None]]] = {}
+    for backbone, models in groups.items():
+        digest = hashlib.sha256(json.dumps(models, sort_keys=True).encode()).hexdigest()
+        drawn[f"docs/images/curves_{backbone}.png"] = digest, partial(draw, models, source=digest)
+    return drawn
+
+
+def draw(models: Mapping[str, Any], path: Path, source: str = "") -> None:
+    """Draw top-1, and the share of unchanged predictions, against every transformation.
+
+    Args:
+        models: :func:`zoo.training.invariance.curves` by the name of the model.
+        path: the PNG to write.
+        source: what the picture was made from, kept in the file.
+
+    Raises:
+        ZooError: matplotlib is missing.
+    """
+    if reason := plot.obstacle():
+        raise ZooError(f"cannot draw curves: {reason}.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(STEPS), 6.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(STEPS), sharey="row", sharex="col")
+    shown = {"top1": "top-1, %", "unchanged": "prediction as upright, %"}
+    handles: dict[str, Any] = {}
+    for line, (what, title) in zip(grid, shown.items(), strict=True):
+        for axes, (name, steps) in zip(line, STEPS.items(), strict=True):
+            for model, found in sorted(models.items(), key=lambda item: _order(item[0])):
+                colour, marker = plot.look(model)
+                (handle,) = axes.plot(
+                    steps,
+                    [found[what][name][str(step)] for step in steps],
+                    color=colour,
+                    marker=marker,
+                    markersize=4,
+                    linewidth=2 if split_name(model)[1] == STATIC else 1.2,
+                    linestyle="--" if split_name(model)[1] == STATIC else "-",
+                )
+                handles.setdefault(split_name(model)[1], handle)
+            if name == "rotation":
+                axes.set_xticks(range(0, 361, 90))
+            axes.grid(alpha=0.3)
+            if what == "unchanged":
+                axes.set_xlabel(_LABELS[name])
+        line[0].set_ylabel(title)
+    figure.suptitle(split_name(next(iter(models)))[0])
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8)
+    figure.savefig(path, dpi=110, format="png", metadata={"Source": source})
+
+
+def _trained() -> dict[str, dict[str, Any]]:
+    """Return the manifest's evaluated entries, backbone by backbone, the static twin first."""
+    entries = {name: entry for name, entry in read_manifest().items() if entry.get("figures")}
+    return dict(sorted(entries.items(), key=lambda item: _order(item[0])))
+
+
+def _order(name: str) -> tuple[str, bool, int]:
+    backbone, family = split_name(name)
+    return backbone, family != STATIC, list_models().index(name)
+
+
+def _latency(root: Path) -> dict[str, render.Row]:
+    """Return the models' rows of the latest results that were measured as :data:`RUNTIME` says."""
+    found: dict[str, render.Row] = {}
+    files = [read(path) for path in pages.results(root).values()]
+    for run in sorted(files, key=lambda run: str(run.environment.get("date"))):
+        for row in render.rows(run):
+            it = row.result.candidate
+            if (it.runtime, it.batch, it.threads, it.lowering) == (RUNTIME, BATCH, THREADS, AUTO):
+                found[it.model] = row
+    return found
+
+
+def _mean(found: Mapping[str, Any], figure: str, what: str) -> float:
+    return mean_over(found[figure][what], STEPS[what])
+
+
+def _seconds(entry: Mapping[str, Any] | None) -> float:
+    """Add up the training time behind an entry, that of the runs it started from included."""
+    return entry["seconds"] + _seconds(entry.get("started_from")) if entry else 0
+
+
+def images_seen(entry: Mapping[str, Any] | None) -> int:
+    """Count the images behind a manifest entry, those of the runs it started from included."""
+    return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
+
+
+def _params() -> dict[str, int]:
+    return {row.model: row.params for row in catalog.rows(pretrained=True)}

@@ -1,0 +1,106 @@
+"""docs/results.md: what the manifest, the evaluation and the benchmarks say, in the right columns."""
+
+import pytest
+
+from export import results
+from export.benchmark.plan import Candidate
+from zoo.training.invariance import STEPS
+
+TWIN, KW = "resnet18_static", "resnet18_kw"
+
+
+def entry(top1, seconds=3600, started_from=None):
+    figures = {"top1": top1, "top1_augmented": top1 - 20}
+    return {
+        "figures": figures,
+        "bytes": 2_000_000,
+        "seconds": seconds,
+        "images_seen": 1000,
+        "device": "CPU",
+        "started_from": started_from,
+    }
+
+
+def followed(top1, unchanged):
+    """Return curves that are flat but for rotation: 10 less over its second half."""
+    found = {"top1": {}, "unchanged": {}, "calibration_error": 4.25, "images": 100}
+    for what, level in (("top1", top1), ("unchanged", unchanged)):
+        for name, steps in STEPS.items():
+            half = len(steps) // 2 if name == "rotation" else len(steps)
+            found[what][name] = {str(step): level - 10 * (index >= half) for index, step in enumerate(steps)}
+    return found
+
+
+@pytest.fixture
+def known(monkeypatch):
+    manifest = {
+        KW: entry(62.0, started_from={"seconds": 1800, "images_seen": 500, "started_from": None}),
+        TWIN: entry(60.0),
+        "resnet10_kw": {**entry(1.0), "figures": None},
+    }
+    evaluation = {TWIN: followed(50.0, 40.0), KW: followed(56.0, 45.5)}
+    monkeypatch.setattr(results, "read_manifest", lambda: manifest)
+    monkeypatch.setattr(results, "read_evaluation", lambda: evaluation)
+    monkeypatch.setattr(results, "_params", lambda: {TWIN: 10_000_000, KW: 15_000_000})
+    monkeypatch.setattr(results, "_latency", lambda root: {})
+    return evaluation
+
+
+def rows(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_accuracy_has_the_twin_first_and_only_what_was_evaluated(known, tmp_path):
+    twin, kw = rows(results.accuracy(tmp_path))
+    assert twin == [
+        "`resnet18_static`",
+        "60.00 %",
+        "40.00 %",
+        "45.0 %",
+        "50.0 %",
+        "50.0 %",
+        "35.0 %",
+        "4.2 %",
+    ]
+    assert kw[0] == "`resnet18_kw`"
+    known.pop(KW)
+    assert rows(results.accuracy(tmp_path))[1][3:] == [""] * 5
+
+
+def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_path):
+    assert rows(results.against_twin(tmp_path)) == [
+        ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+5.5", "1.50x", "1.50x", ""]
+    ]
+    known.pop(TWIN)
+    assert rows(results.against_twin(tmp_path))[0][3:5] == ["", ""]
+
+
+def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
+    assert rows(results.costs(tmp_path))[1][:5] == [
+        "`resnet18_kw`",
+        "15.00 M",
+        "2.0 MB",
+        "1,500",
+        "1.5 h, CPU",
+    ]
+
+
+def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    ours = Candidate(KW, "onnx", batch=1)
+    for name, date, tax in (("a", "2026-03-01", 3.0), ("b", "2026-01-01", 2.0)):
+        run = make_run({ours: tax})
+        run.environment["date"] = date
+        (folder / f"{name}.json").write_text(run.to_json())
+    assert results._latency(tmp_path)[KW].tax.value == pytest.approx(3.0, rel=0.05)
+
+
+def test_a_picture_is_drawn_anew_when_its_models_change(known, tmp_path):
+    pytest.importorskip("matplotlib")
+    ((name, (source, draw)),) = results.pictures(tmp_path).items()
+    assert name == "docs/images/curves_resnet18.png"
+    draw(tmp_path / "drawn.png")
+    assert source.encode() in (tmp_path / "drawn.png").read_bytes()
+    known[KW] = followed(10.0, 10.0)
+    assert results.pictures(tmp_path)[name][0] != source
