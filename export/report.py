@@ -218,6 +218,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "accuracy": results.accuracy,
         "against the twin": results.against_twin,
         "costs": results.costs,
+        "transfer": results.transfer,
     },
     "docs/performance.md": {
         "results": pages.sections,

@@ -105,6 +105,21 @@ def costs(root: Path) -> str:
     return pages.markdown(header, "lrrrrrr", lines)
 
 
+def transfer(root: Path) -> str:
+    """Return what docs/transfer.py reached from each start, as it lies in docs/transfer.json."""
+    record = json.loads((root / "docs/transfer.json").read_text(encoding="utf-8"))
+    header = ["start", "classes", f"top-1 of {record['test_images']:,} images", "training"]
+    lines = [
+        [row["title"], str(row["classes"]), f"{row['top1']:.1f} %", f"{row['seconds'] / 60:.0f} min"]
+        for row in record["rows"]
+    ]
+    budget = (
+        f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each: "
+        f"`{record['command']}`"
+    )
+    return f"{pages.markdown(header, 'lrrr', lines)}\n\n{budget}"
+
+
 def pictures(_root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
     """Return a picture for each backbone whose models were followed, as ``export.benchmark.pages`` does."""
     groups: dict[str, dict[str, Any]] = {}

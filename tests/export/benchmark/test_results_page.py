@@ -1,5 +1,7 @@
 """docs/results.md: what the manifest, the evaluation and the benchmarks say, in the right columns."""
 
+import json
+
 import pytest
 
 from export import results
@@ -83,6 +85,22 @@ def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
         "1,500",
         "1.5 h, CPU",
     ]
+
+
+def test_transfer_shows_every_start_and_the_budget(tmp_path):
+    record = {
+        "test_images": 1000,
+        "images": 500,
+        "epochs": 3,
+        "size": 16,
+        "command": "python docs/transfer.py",
+        "rows": [{"title": "scratch", "classes": 2, "top1": 61.23, "seconds": 150}],
+    }
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/transfer.json").write_text(json.dumps(record))
+    table, _, budget = results.transfer(tmp_path).rpartition("\n\n")
+    assert rows(table) == [["scratch", "2", "61.2 %", "2 min"]]
+    assert budget == "3 epochs of 500 images at 16 px each: `python docs/transfer.py`"
 
 
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):

@@ -1,0 +1,78 @@
+"""The example of docs/transfer.py: what it starts from, and that it runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.errors import ZooError
+from zoo.layers import dynamic_layers
+from zoo.pretrained import CIFAR10_CLASSES
+from zoo.training.data import Split
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+
+import transfer
+
+
+def split(count: int) -> Split:
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    return Split(images, torch.arange(count) % 10, CIFAR10_CLASSES, "made up", "0")
+
+
+def test_animals_are_told_from_vehicles() -> None:
+    changed = transfer.animal_or_vehicle(split(10))
+    names = dict(zip(CIFAR10_CLASSES, (changed.classes[label] for label in changed.labels), strict=True))
+    assert {name for name, kind in names.items() if kind == "vehicle"} == {
+        "airplane",
+        "automobile",
+        "ship",
+        "truck",
+    }
+
+
+def test_the_starts_are_what_they_are_called() -> None:
+    titles = [title for title, _, _ in transfer.ways("resnet18_kw")]
+    assert [("scratch" in title, "animal or vehicle" in title) for title in titles] == [
+        (False, True),
+        (True, True),
+        (False, False),
+        (True, False),
+    ]
+    trained, scratch, dynamized, _ = (make() for _, make, _ in transfer.ways("resnet18_kw"))
+    published = zoo.create_model("resnet18_kw", pretrained=True)
+    assert torch.equal(trained.layer1[0].conv1.weight, published.layer1[0].conv1.weight)
+    assert not torch.equal(scratch.layer1[0].conv1.weight, published.layer1[0].conv1.weight)
+    assert [model.num_classes for model in (trained, scratch)] == [2, 2]
+    assert len(dynamic_layers(dynamized)) >= len(dynamic_layers(published))
+    x = torch.randn(2, 3, 32, 32)
+    twin = zoo.create_model("resnet18_static", pretrained=True).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(dynamized.eval()(x), twin(x), rtol=1e-4, atol=1e-4)
+
+
+def test_it_trains_each_and_writes_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def small(title: str) -> transfer.Way:
+        def make() -> torch.nn.Module:
+            model = zoo.create_model("resnet10_kw", num_classes=2, stages=(3,))
+            seen.append(model.fc.weight)
+            return model
+
+        return title, make, transfer.animal_or_vehicle
+
+    monkeypatch.setattr(transfer, "ways", lambda name: [small("one"), small("two")])
+    monkeypatch.setattr(transfer, "load_cifar10", lambda name, folder: split(40))
+    words = ["--images", "12", "--test-images", "5", "--epochs", "2", "--size", "8", "--batch-size", "6"]
+    assert transfer.main([*words, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "transfer.json").read_text())
+    assert (record["images"], record["test_images"], record["epochs"]) == (12, 5, 2)
+    assert [(row["title"], row["classes"]) for row in record["rows"]] == [("one", 2), ("two", 2)]
+    assert all(0 <= row["top1"] <= 100 for row in record["rows"])
+    with pytest.raises(ZooError, match="--epochs is 0; it must be at least 1"):
+        transfer.main(["--epochs", "0"])
