@@ -29,6 +29,7 @@ from zoo import cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
+from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import top1
 from zoo.training.loop import train
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     words = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(words)
-    for name in ("images", "test_images", "epochs", "size", "threads"):
+    for name in ("images", "test_images", "epochs", "size", "batch_size", "threads"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
     data = first(load_cifar10("train", options.data), options.images)
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = make()
         with tempfile.TemporaryDirectory() as folder:
             progress = train(recipe, model, learned, Path(folder))
+            load_weights(model, Path(folder) / FILE)  # the averaged ones, as they are published
         row = {"title": title, "classes": len(learned.classes), "top1": top1(model, tested)}
         rows.append({**row, "seconds": round(progress.seconds)})
         print(f"{title}: {row['top1']:.1f} % of {len(tested):,} images", flush=True)
@@ -125,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=4000, metavar="N", help="to learn from (default: 4000)")
     add("--test-images", type=int, default=10000, metavar="N", help="default: 10000")
     add("--epochs", type=int, default=3, metavar="N", help="default: 3")
-    add("--size", type=int, default=32, metavar="PIXELS", help="of the images (default: 32)")
+    add("--size", type=int, default=32, metavar="PIXELS", help="of the training images (default: 32)")
     add("--batch-size", type=int, default=64, metavar="N", help="images an update (default: 64)")
     add("--lr", type=float, default=5e-4, help="peak learning rate (default: 5e-4)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")

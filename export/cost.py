@@ -52,7 +52,7 @@ _FREE = {
     "__get__",
     "size",
 }
-_COPIES = {"cat", "pad", "transpose", "permute", "t", "__getitem__", "repeat", "repeat_interleave"}
+_COPIES = {"cat", "pad", "transpose", "permute", "t", "__getitem__", "repeat", "repeat_interleave", "chunk"}
 _PRODUCTS = {"matmul", "__matmul__", "bmm", "linear"}
 _SPECIAL = {"exp", "sigmoid", "softmax", "tanh"}
 
@@ -117,14 +117,16 @@ class _Ledger(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         given = list(_tensors((args, kwargs or {})))
-        if isinstance(result, Tensor) and any(id(each) in self._known for each in given):
-            self._known[id(result)] = result
-            self._note(func.__name__, given, result)
+        made = list(_tensors(result))
+        if made and any(id(each) in self._known for each in given):
+            self._known.update((id(each), each) for each in made)
+            self._note(func.__name__, given, made)
         return result
 
-    def _note(self, name: str, given: list[Tensor], result: Tensor) -> None:
+    def _note(self, name: str, given: list[Tensor], results: list[Tensor]) -> None:
         if name in _FREE:
             return
+        result = results[0]  # what cuts a tensor into several copies all of them
         self.work["operations"] += 1
         # A constant is read from memory at every call, what was just computed often from a cache.
         made = [each for each in given if id(each) in self._known]
@@ -139,7 +141,7 @@ class _Ledger(TorchFunctionMode):
             self.work["product"] += result.numel() * given[0].shape[-1]
             self.work["passed"] += _bytes([*made, result])
         elif name in _COPIES:
-            self.work["moved"] += 2 * _bytes([result])
+            self.work["moved"] += 2 * _bytes(results)
         else:
             self.work["special"] += result.numel() if name in _SPECIAL else 0
             self.work["passed"] += _bytes([*made, result])

@@ -26,6 +26,8 @@ from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, OnnxRuntime
 from zoo.cli import run
 from zoo.errors import ZooError
 
+_FIRST_BYTE = b"\x08"  # the tag of the field that holds the IR version
+
 
 class OpenVino(OnnxRuntime):
     """ONNX, run by OpenVINO."""
@@ -82,20 +84,21 @@ def compiled(path: Path, threads: int | None = None) -> Any:
     Raises:
         ZooError: OpenVINO cannot read it.
     """
-    import onnx as onnx_package
     import openvino
 
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        content = path.read_bytes()
-        onnx_package.load_from_string(
-            content
-        )  # of what is no ONNX, OpenVINO would try and print every other reading
+        # Of what does not begin as ONNX does, OpenVINO would try and print every other reading.
+        with path.open("rb") as file:
+            if file.read(1) != _FIRST_BYTE:
+                raise ZooError(f"openvino cannot load {path}: it is no ONNX file.")
         core = openvino.Core()
-        return core.compile_model(core.read_model(content), "CPU", settings)
-    except Exception as error:  # protobuf's, the operating system's, or OpenVINO's plain RuntimeError
+        # A name without the suffix tells OpenVINO nothing; the bytes do, at the price of a copy.
+        network = core.read_model(path if path.suffix == ".onnx" else path.read_bytes())
+        return core.compile_model(network, "CPU", settings)
+    except (OSError, RuntimeError) as error:
         version = openvino.__version__
         raise ZooError(f"openvino {version} cannot load {path}: {_last_line(error)}") from error
 

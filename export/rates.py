@@ -74,7 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not distinct:
         raise ZooError("the models have no dynamic convolutions, so there is nothing to fit.")
     seconds = fit(list(distinct.values()))
-    losses = {name: loss(found, seconds) for (name, batch), found in layers.items() if batch is None}
+    seen = {site.signature for site, _ in distinct.values()}
+    losses: dict[str, tuple[float, float]] = {}
+    for name in (*fitted, *held_out):
+        # A layer like one that was fitted to is not held out, whatever model it stands in.
+        found = [each for each in layers[name, None] if name in fitted or each[0].signature not in seen]
+        if not found:
+            raise ZooError(f"all layers of {name} are like fitted ones; hold out another model.")
+        losses[name] = loss(found, seconds)
     for kind, unit in cost.WORK.items():
         print(f"{seconds[kind]:.3g} s  {unit}")
     for name, (by_price, by_rule) in losses.items():

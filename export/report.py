@@ -216,6 +216,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     },
     "docs/results.md": {
         "accuracy": results.accuracy,
+        "curves": results.curves,
         "against the twin": results.against_twin,
         "costs": results.costs,
         "transfer": results.transfer,

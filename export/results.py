@@ -24,8 +24,8 @@ from zoo.pretrained import read_manifest
 from zoo.training.invariance import STEPS, mean_over
 from zoo.training.invariance import read as read_evaluation
 
-RUNTIME, BATCH, THREADS = "onnx", 1, 1
-"""The way to run a model whose latency stands for its cost."""
+RUNTIME, BATCH = "onnx", 1
+"""The way to run a model, in fp32 on a CPU, whose latency stands for its cost."""
 
 _LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
@@ -86,6 +86,7 @@ def costs(root: Path) -> str:
         "images seen",
         "training",
         f"ms ({RUNTIME}, batch {BATCH})",
+        "threads",
         "tax",
     ]
     lines = []
@@ -99,25 +100,35 @@ def costs(root: Path) -> str:
                 f"{images_seen(entry):,}",
                 f"{_seconds(entry) / 3600:.1f} h, {entry['device']}",
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
+                str(row.result.candidate.threads) if row else "",
                 render.tax_cell(row) if row and row.tax else "",
             ]
         )
-    return pages.markdown(header, "lrrrrrr", lines)
+    return pages.markdown(header, "lrrrrrrr", lines)
 
 
 def transfer(root: Path) -> str:
     """Return what docs/transfer.py reached from each start, as it lies in docs/transfer.json."""
-    record = json.loads((root / "docs/transfer.json").read_text(encoding="utf-8"))
+    path = root / "docs/transfer.json"
+    if not path.is_file():
+        raise ZooError(f"there is no {path}; python docs/transfer.py makes it.")
+    record = json.loads(path.read_text(encoding="utf-8"))
     header = ["start", "classes", f"top-1 of {record['test_images']:,} images", "training"]
     lines = [
         [row["title"], str(row["classes"]), f"{row['top1']:.1f} %", f"{row['seconds'] / 60:.0f} min"]
         for row in record["rows"]
     ]
     budget = (
-        f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each: "
-        f"`{record['command']}`"
+        f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
+        f"tested at 32 px: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'lrrr', lines)}\n\n{budget}"
+
+
+def curves(root: Path) -> str:
+    """Return the pictures of the curves."""
+    names = [Path(name).name for name in pictures(root)]
+    return "\n\n".join(f"![top-1 against rotation, zoom and shear](images/{name})" for name in names)
 
 
 def pictures(_root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
@@ -192,17 +203,20 @@ def _order(name: str) -> tuple[str, bool, int]:
 def _latency(root: Path) -> dict[str, render.Row]:
     """Return the models' rows of the latest results that were measured as :data:`RUNTIME` says."""
     found: dict[str, render.Row] = {}
-    files = [read(path) for path in pages.results(root).values()]
-    for run in sorted(files, key=lambda run: str(run.environment.get("date"))):
-        for row in render.rows(run):
+    files = sorted(pages.results(root).values(), key=lambda path: str(read(path).environment["date"]))
+    for path in files:
+        for row in pages.headline(path):
             it = row.result.candidate
-            if (it.runtime, it.batch, it.threads, it.lowering) == (RUNTIME, BATCH, THREADS, AUTO):
+            how = it.runtime, it.device, it.dtype, it.batch, it.lowering
+            if how == (RUNTIME, "cpu", "fp32", BATCH, AUTO):
                 found[it.model] = row
     return found
 
 
 def _mean(found: Mapping[str, Any], figure: str, what: str) -> float:
-    return mean_over(found[figure][what], STEPS[what])
+    """Average a curve; an image that is not turned keeps its prediction by definition."""
+    steps = [step for step in STEPS[what] if figure != "unchanged" or step != 0]
+    return mean_over(found[figure][what], steps)
 
 
 def _seconds(entry: Mapping[str, Any] | None) -> float:

@@ -78,11 +78,8 @@ def candidates(layer: DynamicConv2d, batch: int | None) -> list[str]:
     """Return the lowerings of ``layer`` that are right at ``batch``, which may be dynamic (None)."""
     able = {"any"} | ({"frozen"} if batch else set()) | ({"one"} if batch == 1 else set())
     names = [name for name in lowerings_of(layer) if LOWERINGS[name].batch in able]
-    with torch.no_grad():
-        weight = next(layer.parameters())
-        _, basis = layer.factors(weight.new_zeros(1, layer.in_channels), 0, 1)
-    if basis is None:
-        names.remove("contract")  # with an identity for a basis it is unfold by another name
+    if layer.identity_basis:
+        names.remove("contract")  # it is unfold by another name
     # A folded layer is a plain convolution: there is nothing to compare it with.
     return ["fold"] if "fold" in names else names
 

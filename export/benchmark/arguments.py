@@ -14,7 +14,7 @@ RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accur
 
 _NOT_OF_A_BREAKDOWN = (
     "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
-    "cuda_graphs", "against",
+    "cuda_graphs", "against", "seed",
 )  # fmt: skip
 
 _QUICK = {"runtimes": ["onnx"], "batch": [1, 8], "rounds": 20, "seconds": 8.0, "devices": ["cpu"]}

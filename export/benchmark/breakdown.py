@@ -29,6 +29,7 @@ from export.cost import Work, count
 from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _optimise
 from export.parity import measure
 from export.sites import sites
+from zoo.catalog import complexity
 from zoo.errors import ZooError
 
 _WARM = 3
@@ -78,6 +79,9 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         attribution = Attribution(proto.graph, known, onnx.load(optimised).graph)
     found = summarise(candidate, events, attribution, calls)
+    if candidate.is_static:
+        multiplies = candidate.batch * complexity(model, size).macs
+        return replace(found, work={"convolution": float(multiplies)})
     return replace(found, work=_work(model, ExportOptions(input_size=size), candidate.batch))
 
 

@@ -10,20 +10,21 @@ _SIDE = 1024
 _TIMES = 7
 
 
-def ceilings(threads: int) -> dict[str, float]:
+def ceilings(threads: int, numbers: int = _NUMBERS, side: int = _SIDE) -> dict[str, float]:
     """Return ``read``, bytes a second from memory, and ``product``, multiplies a second of a matrix product.
 
     Args:
         threads: that torch may use; it is left with as many as it had.
+        numbers: how many to read.
+        side: of the matrices.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        numbers = torch.ones(_NUMBERS)
-        matrix = torch.ones(_SIDE, _SIDE)
+        row, matrix = torch.ones(numbers), torch.ones(side, side)
         return {
-            "read": numbers.numel() * numbers.element_size() / _least(numbers.sum),
-            "product": _SIDE**3 / _least(lambda: matrix @ matrix),
+            "read": row.numel() * row.element_size() / _least(row.sum),
+            "product": side**3 / _least(lambda: matrix @ matrix),
         }
     finally:
         torch.set_num_threads(before)

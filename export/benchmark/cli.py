@@ -14,6 +14,7 @@ from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
 from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
+from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate, Wish, plan
 from export.benchmark.prepare import Workshop
 from export.benchmark.results import Run, read
@@ -103,6 +104,10 @@ def _break_down(args: argparse.Namespace) -> int:
             peers=False,
         )
     )
+    roofs = {threads: ceilings(threads) for threads in args.threads}
+    for threads, roof in roofs.items():
+        reads, multiplies = (f"{roof[name] / 1e9:.1f}" for name in ("read", "product"))
+        print(f"on {threads_of(threads)} torch reads {reads} GB/s and multiplies {multiplies} GMAC/s at most")
     profiles: dict[Candidate, profile.Profile] = {}
     texts = []
     for candidate in planned.candidates:
@@ -117,7 +122,6 @@ def _break_down(args: argparse.Namespace) -> int:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     if args.json is not None:
         with atomic_path(args.json) as path:
-            roofs = {threads: ceilings(threads) for threads in args.threads}
             path.write_text(profile.to_json(profiles.values(), environment(), roofs), encoding="utf-8")
     return 0
 

@@ -19,7 +19,9 @@ from export.benchmark.render import Row
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
 from export.cost import MULTIPLIES
+from zoo.catalog import split_name
 from zoo.errors import ZooError
+from zoo.layers import STATIC
 from zoo.training import speed
 
 FOLDER = "benchmarks"
@@ -34,7 +36,7 @@ GOALS: dict[str, dict[int, float]] = {
 """The dynamic taxes this project aims at, by model and batch size, in fp32 on a CPU."""
 
 ALLOWANCE = {"openvino": 0.3}
-"""How much above its goal a tax may be on a runtime that the lowerings are not chosen for."""
+"""How much above its goal a tax may be on a runtime."""
 
 _SHOWN = (FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -67,24 +69,24 @@ def sections(root: Path) -> str:
 
 
 def taxes(root: Path) -> str:
-    """Return one table of taxes: a row a model, a column for each way to run it.
-
-    Of each file, those with the most threads: what a user gets who asks for no number.
-    """
+    """Return one table of the headlines' taxes: a row a model, a column for each way to run it."""
     columns: dict[tuple[str, str], dict[str, str]] = {}
     names: dict[str, None] = {}
     for name, path in results(root).items():
-        rows = render.rows(read(path))
-        most = max(row.result.candidate.threads for row in rows)
-        for row in rows:
+        for row in headline(path):
             candidate = row.result.candidate
-            if candidate.threads < most:
-                continue
             names[candidate.label] = None
             columns.setdefault((name, candidate.how), {})[candidate.label] = _tax_or_time(row)
     header = ["model", *(how for _, how in columns)]
     lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
     return markdown(header, f"l{'r' * len(columns)}", lines)
+
+
+def headline(path: Path) -> list[Row]:
+    """Return the rows of a file that stand for it: those with the most threads, as most users run it."""
+    rows = render.rows(read(path))
+    most = max(row.result.candidate.threads for row in rows)
+    return [row for row in rows if row.result.candidate.threads == most]
 
 
 def goals(root: Path) -> str:
@@ -95,7 +97,8 @@ def goals(root: Path) -> str:
         for row in render.rows(read(path)):
             candidate = row.result.candidate
             wanted = GOALS.get(candidate.model, {}).get(candidate.batch)
-            if wanted is None or row.tax is None or candidate.lowering != AUTO:
+            where = candidate.device, candidate.dtype, candidate.lowering
+            if wanted is None or row.tax is None or where != ("cpu", "fp32", AUTO):
                 continue
             wanted += ALLOWANCE.get(candidate.runtime, 0.0)
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
@@ -121,6 +124,8 @@ def parts(root: Path) -> str:
             moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed", "constants"))
             multiplies = sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
             inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
+            if split_name(row["model"])[1] == STATIC:
+                inside = kinds[STATIC_CONVOLUTION]
             most = ", ".join(
                 f"{operator} {spent / seconds:.0%} ({kind})"
                 for operator, kind, _, spent in row["operators"][:3]

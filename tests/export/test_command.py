@@ -15,14 +15,16 @@ from safetensors.torch import save_file
 import zoo
 from export import _cli
 from export import onnx as onnx_command
+from export import openvino as openvino_command
 from export import torchscript as torchscript_command
 from export.__main__ import main as doctor
+from export.base import runtime
 from zoo.cli import run
 from zoo.errors import ZooError
 from zoo.pretrained import CIFAR10_CLASSES, file_sha256, publish
 
 MODEL = "resnet10_static"
-COMMANDS = {"onnx": onnx_command, "torchscript": torchscript_command}
+COMMANDS = {"onnx": onnx_command, "torchscript": torchscript_command, "openvino": openvino_command}
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +32,12 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("onnx", ".onnx"), ("torchscript", ".pt")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("onnx", ".onnx"), ("torchscript", ".pt"), ("openvino", ".openvino.onnx")]
+)
 def test_the_default_output_is_named_after_the_model(name, suffix, tmp_path, capsys):
+    if reason := runtime(name).available():
+        pytest.skip(reason)
     assert run(COMMANDS[name].main, ["--model", MODEL, "--no-pretrained"]) == 0
     artifact = MODEL + suffix
     assert sorted(file.name for file in tmp_path.iterdir()) == [artifact, f"{artifact}.certificate.json"]

@@ -14,6 +14,7 @@ from export.lowering import chosen
 from export.onnx import OnnxRuntime
 from export.sites import Site, candidates, sites
 from zoo.cli import run
+from zoo.errors import ZooError
 from zoo.layers import (
     CondConv2d,
     DotProductConv2d,
@@ -60,6 +61,16 @@ def test_counting_leaves_the_layer_as_it_is():
     before = layer.lowering
     cost.count(layer, "grouped", (2, 4, 5, 5))
     assert (layer.lowering, layer.training, layer.bank.device.type) == (before, True, "cpu")
+
+
+def test_scales_that_are_cut_apart_still_depend_on_the_sample():
+    """Cutting them is an operation, and no map of scales is a constant that is read from memory."""
+    layer = settle(FCGeneratedConv2d(16, 16, 3, padding=1, bias=False, groups=16))
+    work = cost.count(layer, "scaled", (2, 16, 8, 8))
+    weights = 4 * 16 * 9 + layer.gate.weight.numel() + layer.gate.bias.numel()
+    assert work["constants"] == 4 * weights
+    # A mean, the gate and its sigmoid, the cut, then a scale and a convolution a term and three sums.
+    assert work["operations"] == 4 + 4 * 2 + 3
 
 
 def test_every_kind_of_work_has_a_rate_on_record():
@@ -176,11 +187,11 @@ def test_the_command_fits_prints_and_stores(tmp_path, monkeypatch, capsys):
 
 def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
-    seen = []
+    seen, alike = [], False
 
     def measured(runtime, model, options, cache, say, threads):
         # Alike enough to share a signature, unless they are of another size.
-        side = 6 if isinstance(dynamic_layers(model)[0], FCGeneratedConv2d) else 5
+        side = 6 if isinstance(dynamic_layers(model)[0], FCGeneratedConv2d) or alike else 5
         layer = settle(FCGeneratedConv2d(8, 8, 3, padding=1))
         return [made_up(layer, (8, side, side), options.batch, dict.fromkeys(cost.WORK, 1e-9))]
 
@@ -198,6 +209,9 @@ def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
         "resnet10_fgk": False,
         "resnet10_kw": True,
     }
+    alike = True
+    with pytest.raises(ZooError, match="all layers of resnet10_kw are like fitted ones; hold out another"):
+        rates.main(words)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,14 @@ experts_families = pytest.mark.parametrize(
 )
 
 
+def test_a_single_expert_is_the_kernel_of_every_sample() -> None:
+    """Where the routing sums to one no expert is left to weigh."""
+    conv = DynamicConvolution2d(4, 4, 3, num_experts=1).eval()
+    x = torch.randn(2, 4, 6, 6)
+    wanted = expert_convolution(conv, 0, x)
+    torch.testing.assert_close(set_lowering(conv, "experts")(x), wanted, rtol=1e-4, atol=1e-5)
+
+
 def expert_convolution(conv: ExpertsConv2d, expert: int, x: torch.Tensor) -> torch.Tensor:
     weight = conv.experts[expert].unflatten(1, conv.kernel_size).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)

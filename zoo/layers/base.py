@@ -35,6 +35,8 @@ class DynamicConv2d(nn.Module):
 
     #: Which factor depends on the sample: ``"mixing"``, ``"basis"``, ``"both"`` or ``"none"``.
     sample_factor: Literal["mixing", "basis", "both", "none"] = "both"
+    #: Whether the basis is the identity, so that there is nothing to apply before the mixing.
+    identity_basis: ClassVar[bool] = False
     #: Lowerings the layer has besides those that every layer has.
     extra_lowerings: tuple[str, ...] = ()
     #: Numbers of one sample's mixing that fit a core's cache with room for what else a product reads.
@@ -140,7 +142,7 @@ class DynamicConv2d(nn.Module):
         """Compute ``mixing`` (N or 1, O, M, I/G) and ``basis`` (N or 1, M, kh*kw).
 
         A leading 1 means that the factor does not depend on the sample; a basis of ``None`` means the
-        identity (M = kh*kw).
+        identity (M = kh*kw). Their product is the kernels, but for what :meth:`kernel_apart` sets apart.
 
         Args:
             context: (N, I).
@@ -148,19 +150,24 @@ class DynamicConv2d(nn.Module):
         """
         raise NotImplementedError
 
-    def common(self) -> Tensor | None:
+    def kernel_apart(self) -> Tensor | None:
         """Return a static kernel (kh*kw) that all pairs of channels have besides the product of the factors.
 
         A family may set one apart when it settles, to have one term less; otherwise there is none.
         """
         return None
 
+    def add_apart(self, y: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+        """Add what the kernel set apart, if any, makes of x (N, I, H, W) to y (N, O, height, width)."""
+        kernel = self.kernel_apart()
+        return y if kernel is None else y + lowerings.one_kernel(x, kernel, self.out_channels, geometry)
+
     def kernels(self, context: Tensor) -> Tensor:
         """Compute the kernels (N, O, I/G, kh, kw) for context (N, I), laid out as ``nn.Conv2d.weight``."""
         mixing, basis = self.factors(context)
-        composed, common = lowerings.compose(mixing, basis), self.common()
-        if common is not None:
-            composed = composed + common.unsqueeze(1)
+        composed, apart = lowerings.compose(mixing, basis), self.kernel_apart()
+        if apart is not None:
+            composed = composed + apart.unsqueeze(1)
         kernels = lowerings.to_conv_weight(composed, self.kernel_size)
         return kernels.expand(context.shape[0], -1, -1, -1, -1)
 
@@ -216,8 +223,7 @@ class DynamicConv2d(nn.Module):
             mixing, basis = self.factors(context, first, last)
             mixings.append(mixing)
         y = lowerings.convolve(x, mixings, basis, self.terms, self.sample_factor, geometry, lowering)
-        kernel = self.common()
-        return y if kernel is None else y + lowerings.common(x, kernel, self.out_channels, geometry)
+        return self.add_apart(y, x, geometry)
 
     @classmethod
     def _complete(cls, given: dict[str, int]) -> dict[str, int]:

@@ -84,7 +84,10 @@ class DotProductConv2d(DynamicConv2d):
     def factors(
         self, context: Tensor, first: int = 0, last: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the sample's attention (N, O, M, I/G) and the bank as basis (1, M, kh*kw)."""
+        """Return the sample's attention (N, O, M, I/G) and the bank as basis (1, M, kh*kw).
+
+        Once a kernel is set apart, the attention to the others and how they differ from it: M - 1 terms.
+        """
         # Independent of the sample, so an exporter folds it to one constant.
         keys: Tensor = self.keys
         bank: Tensor = self.bank
@@ -98,7 +101,7 @@ class DotProductConv2d(DynamicConv2d):
             return shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal(), bank.unsqueeze(0)
         return logits.softmax(dim=2), bank.unsqueeze(0)
 
-    def common(self) -> Tensor | None:
+    def kernel_apart(self) -> Tensor | None:
         """Return the first kernel of the bank where it is set apart."""
         return self.bank[0] if self.bounded else None
 
@@ -109,8 +112,7 @@ class DotProductConv2d(DynamicConv2d):
             assert bank is not None
             weight = bank[0].unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
             y = lowerings.scaled(x, mixing.squeeze(3).transpose(1, 2), weight, self.terms, geometry)
-            kernel = self.common()
-            return y if kernel is None else y + lowerings.common(x, kernel, self.out_channels, geometry)
+            return self.add_apart(y, x, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
     @torch.jit.unused
@@ -120,7 +122,8 @@ class DotProductConv2d(DynamicConv2d):
         apart = self.keys[1:] - self.keys[:1]
         pairs = (self.out_queries.unsqueeze(1) * apart).abs().flatten(0, 1) @ self.in_queries.abs().t()
         info = torch.finfo(self.keys.dtype)
-        most = min(math.log(info.max / self.bank_size), -math.log(info.tiny))
+        # Up to M such exponentials add up, and their reciprocal must be no subnormal number.
+        most = -math.log(info.tiny * self.bank_size)
         self.bounded = self.bank_size > 1 and bool(pairs.max() * self.key_dim**-0.5 < most)
         self.terms = self.bank_size - self.bounded
         super().settle_()

@@ -30,6 +30,7 @@ class ExpertsConv2d(DynamicConv2d):
     """
 
     sample_factor: Literal["mixing", "none"] = "mixing"
+    identity_basis = True
     extra_lowerings: tuple[str, ...] = ("experts",)
     sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4}
     #: Whether the routing of a sample sums to one, which leaves one expert without a weight of its own.

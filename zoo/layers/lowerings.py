@@ -294,7 +294,7 @@ def _scaled_term_of_basis(
     return F.conv2d(filtered, weight, None, (1, 1), (0, 0), (1, 1), geometry.groups)
 
 
-def common(x: Tensor, kernel: Tensor, outputs: int, geometry: Geometry) -> Tensor:
+def one_kernel(x: Tensor, kernel: Tensor, outputs: int, geometry: Geometry) -> Tensor:
     """Convolve with one static kernel (P) that all pairs of channels share: (N, O, height, width).
 
     The channels of a group are added up first, so a group takes the work of a single channel.

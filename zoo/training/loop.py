@@ -132,7 +132,7 @@ class _Run:
         self.progress = checkpoint.read_progress(self.run_dir)
         checkpoint.restore(self.run_dir, self.model, self.ema.module, self.optimizer)
         if self.accelerator.is_main_process:
-            for name in (checkpoint.FILE, log.FILE):
+            for name in (checkpoint.FILE, log.FILE, log.PICTURE):
                 for leftover in self.run_dir.glob(f".{Path(name).stem}.*"):
                     leftover.unlink()  # half a file, from a run killed while writing it
             log.cut(self.run_dir, self.progress.epoch)
@@ -220,6 +220,6 @@ class _Run:
             return
         # The log goes first: a run killed in between repeats the epoch, and resuming drops the extra line.
         log.append(self.run_dir, record)
-        log.draw(self.run_dir)
         checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
+        log.draw(self.run_dir)
         print(log.summary(record, len(self.recipe.sizes)), flush=True)

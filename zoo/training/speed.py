@@ -174,7 +174,8 @@ def trainable(name: str) -> list[str]:
     """Return ``auto`` and the lowerings that every dynamic layer of a model has and that train in batches."""
     layers = dynamic_layers(zoo.create_model(name))
     common = [each for each in LOWERINGS if all(each in lowerings_of(layer) for layer in layers)]
-    return ["auto", *(each for each in common if LOWERINGS[each].batch != "one" and each != "fold")]
+    left_out = {"fold"} | ({"contract"} if all(layer.identity_basis for layer in layers) else set())
+    return ["auto", *(each for each in common if LOWERINGS[each].batch != "one" and each not in left_out)]
 
 
 def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> list[dict[str, Any]]:
