@@ -104,7 +104,8 @@ def goals(root: Path) -> str:
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
             met = "yes" if row.tax.value <= wanted else "no"
             lines.append([*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met])
-    return markdown(header, "llrrrrl", lines)
+    met = sum(line[-1] == "yes" for line in lines)
+    return f"{markdown(header, 'llrrrrl', lines)}\n\n{met} of {len(lines)} are met."
 
 
 def parts(root: Path) -> str:
@@ -174,7 +175,8 @@ def training(root: Path) -> str:
             memory = f"{row['peak_memory_mb'] or ''}"
             size = f"{row['side']} px"
             lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
-        load = record["loading"]
+        if (load := record.get("loading")) is None:
+            continue  # it was not measured then
         rate = [f"{load['images_per_second']:.1f}", ""]
         lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
     return markdown(header, "llrrrrr", lines)

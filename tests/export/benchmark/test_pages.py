@@ -69,7 +69,9 @@ def test_the_page_says_which_goals_were_met(tmp_path, make_run):
     fgk = {Candidate("resnet18_fgk", batch=8): 0.79, Candidate("resnet18_fgk", "openvino", batch=8): 1.05}
     run = make_run({KW: 1.5, PEER: 1.2, SE: 1.0, **fgk})
     (tmp_path / "benchmarks/cpu.json").write_text(run.to_json())
-    rows = [line.strip("| ").split(" | ") for line in pages.goals(tmp_path).splitlines()[2:]]
+    *table, _, sum_of_it = pages.goals(tmp_path).splitlines()
+    rows = [line.strip("| ").split(" | ") for line in table[2:]]
+    assert sum_of_it == "2 of 3 are met."
     assert [(row[0], row[1], row[4], row[6]) for row in rows] == [
         ("`resnet18_fgk`", "onnx", "0.8", "yes"),
         ("`resnet18_kw`", "onnx", "1.3", "no"),
