@@ -64,7 +64,8 @@ def mark(graph: Any) -> None:
     for node in graph.node:
         node.input[:] = [names.get(value, value) for value in node.input]
         node.output[:] = [names.get(value, value) for value in node.output]
-    del graph.value_info[:]  # they describe values by their old names
+    for value in graph.value_info:  # onnxruntime fuses what it knows to be of one shape
+        value.name = names.get(value.name, value.name)
 
 
 def origins(graph: Any, model: nn.Module) -> list[Origin]:

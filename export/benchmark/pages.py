@@ -104,8 +104,8 @@ def goals(root: Path) -> str:
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
             met = "yes" if row.tax.value <= wanted else "no"
             lines.append([*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met])
-    met = sum(line[-1] == "yes" for line in lines)
-    return f"{markdown(header, 'llrrrrl', lines)}\n\n{met} of {len(lines)} are met."
+    reached = sum(line[-1] == "yes" for line in lines)
+    return f"{markdown(header, 'llrrrrl', lines)}\n\n{reached} of {len(lines)} are met."
 
 
 def parts(root: Path) -> str:

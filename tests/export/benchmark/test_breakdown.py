@@ -15,6 +15,7 @@ from export.benchmark.attribution import (
     STATIC_CONVOLUTION,
     UNATTRIBUTED,
     Origin,
+    mark,
 )
 from export.benchmark.breakdown import _exported, break_down
 from export.benchmark.plan import Candidate
@@ -57,6 +58,11 @@ def test_what_is_profiled_is_what_is_exported(subjects, tmp_path):
     exported = onnx.load(tmp_path / "model.onnx").graph
     profiled = _exported(model, options.example(), frozen=False).graph
     assert Counter(node.op_type for node in exported.node) == Counter(node.op_type for node in profiled.node)
+    # What is known of shapes decides what onnxruntime fuses, so it must survive the marking.
+    mark(profiled)
+    made = {value for node in profiled.node for value in node.output}
+    assert len(profiled.value_info) == len(exported.value_info) > 0
+    assert {value.name for value in profiled.value_info} <= made
 
 
 def test_a_wrong_model_is_not_profiled(subjects, monkeypatch):
