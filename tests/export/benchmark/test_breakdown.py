@@ -61,8 +61,7 @@ def test_what_is_profiled_is_what_is_exported(subjects, tmp_path):
     # What is known of shapes decides what onnxruntime fuses, so it must survive the marking.
     mark(profiled)
     made = {value for node in profiled.node for value in node.output}
-    assert len(profiled.value_info) == len(exported.value_info) > 0
-    assert {value.name for value in profiled.value_info} <= made
+    assert made - {"logits"} <= {value.name for value in profiled.value_info}
 
 
 def test_a_wrong_model_is_not_profiled(subjects, monkeypatch):
