@@ -114,10 +114,12 @@ def test_resumed_is_uninterrupted(
         file.write('{"epoch": 2, "lo')
     (tmp_path / "cut" / ".checkpoint.abc.safetensors").write_bytes(b"half")
     (tmp_path / "cut" / ".log.abc.jsonl").write_text("{")
+    (tmp_path / "cut" / ".learning_curve.abc.png").write_bytes(b"half")
     assert checkpoint.read_progress(tmp_path / "cut").epoch == 1
 
     assert same(whole, run("cut", recipe=changes, resume=True))
-    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == [checkpoint.FILE, log.FILE]
+    kept = [checkpoint.FILE, log.PICTURE, log.FILE]
+    assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == kept
     losses = [[line["loss"] for line in read_log(tmp_path / folder)] for folder in ("whole", "cut")]
     assert losses[0] == losses[1]
 
