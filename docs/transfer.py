@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.manual_seed(recipe.seed)
         model = make()
         with tempfile.TemporaryDirectory() as folder:
-            progress = train(recipe, model, learned, Path(folder))
+            train(recipe, model, learned, Path(folder))
             load_weights(model, Path(folder) / FILE)  # the averaged ones, as they are published
-        row = {"title": title, "classes": len(learned.classes), "top1": top1(model, tested)}
-        rows.append({**row, "seconds": round(progress.seconds)})
+        row = {"title": title, "classes": len(learned.classes), "top1": round(top1(model, tested), 2)}
+        rows.append(row)
         print(f"{title}: {row['top1']:.1f} % of {len(tested):,} images", flush=True)
     record = {
         "model": options.model,

@@ -113,16 +113,13 @@ def transfer(root: Path) -> str:
     if not path.is_file():
         raise ZooError(f"there is no {path}; python docs/transfer.py makes it.")
     record = json.loads(path.read_text(encoding="utf-8"))
-    header = ["start", "classes", f"top-1 of {record['test_images']:,} images", "training"]
-    lines = [
-        [row["title"], str(row["classes"]), f"{row['top1']:.1f} %", f"{row['seconds'] / 60:.0f} min"]
-        for row in record["rows"]
-    ]
+    header = ["start", "classes", f"top-1 of {record['test_images']:,} images"]
+    lines = [[row["title"], str(row["classes"]), f"{row['top1']:.1f} %"] for row in record["rows"]]
     budget = (
         f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
         f"tested at 32 px: `{record['command']}`"
     )
-    return f"{pages.markdown(header, 'lrrr', lines)}\n\n{budget}"
+    return f"{pages.markdown(header, 'lrr', lines)}\n\n{budget}"
 
 
 def curves(root: Path) -> str:

@@ -97,14 +97,14 @@ def test_transfer_shows_every_start_and_the_budget(tmp_path):
         "epochs": 3,
         "size": 16,
         "command": "python docs/transfer.py",
-        "rows": [{"title": "scratch", "classes": 2, "top1": 61.23, "seconds": 150}],
+        "rows": [{"title": "scratch", "classes": 2, "top1": 61.23}],
     }
     with pytest.raises(ZooError, match=r"there is no .*transfer\.json; python docs/transfer\.py makes it"):
         results.transfer(tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/transfer.json").write_text(json.dumps(record))
     table, _, budget = results.transfer(tmp_path).rpartition("\n\n")
-    assert rows(table) == [["scratch", "2", "61.2 %", "2 min"]]
+    assert rows(table) == [["scratch", "2", "61.2 %"]]
     assert budget == "3 epochs of 500 images at 16 px each, tested at 32 px: `python docs/transfer.py`"
 
 
