@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = Recipe(
             options.model,
             phases=((options.size, options.epochs),),
-            shared_epochs=options.epochs
-            - 1,  # kernels of each image's own come last: on a CPU they take long
+            # Kernels of each image's own come last: on a CPU they take long.
+            shared_epochs=options.epochs - 1,
             mild_epochs=options.epochs,
             batch_size=min(options.batch_size, len(data)),
             ema_decay=0.9,

@@ -91,6 +91,13 @@ def test_kernels_depend_on_the_sample(layer: type[DynamicConv2d]) -> None:
 
 
 @families
+def test_a_layer_says_whether_its_basis_is_the_identity(layer: type[DynamicConv2d]) -> None:
+    """Else tuning would leave out ``contract`` where it is a lowering of its own."""
+    conv = layer(3, 4, 3)
+    assert conv.identity_basis == (conv.factors(torch.randn(2, 3))[1] is None)
+
+
+@families
 def test_a_static_factor_has_a_leading_one(layer: type[DynamicConv2d]) -> None:
     conv = layer(3, 4, 3)
     mixing, basis = conv.factors(torch.randn(5, 3))
