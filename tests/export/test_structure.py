@@ -148,8 +148,8 @@ def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
 
 
 def test_a_large_mixing_is_made_in_slices(tmp_path):
-    layer = FAMILIES["dpk"](256, 256, 3, padding=1)
+    layer = FAMILIES["dpk"](512, 512, 3, padding=1)
     model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    export.onnx.export(model, tmp_path / "model.onnx", input_size=(256, 6, 6))
+    export.onnx.export(model, tmp_path / "model.onnx", input_size=(512, 6, 6))
     slices = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
-    assert slices == 256 * 256 * (layer.bank_size - 1) // layer.slice_numbers > 1
+    assert slices == 512 * 512 * (layer.bank_size - 1) // layer.slice_numbers > 1

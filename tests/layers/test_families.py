@@ -291,8 +291,8 @@ def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
 
 @moved_families
 def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicConv2d]) -> None:
-    conv = layer(256, 256, 3, padding=1).eval()
-    x = torch.randn(2, 256, 5, 5)
+    conv = layer(512, 512, 3, padding=1).eval()
+    x = torch.randn(2, 512, 5, 5)
     before = {name: set_lowering(conv, name)(x) for name in ("unfold", "rows", "contract")}
     assert conv.slices == 1
     assert (settle(conv).slices > 1) == (layer.sample_factor == "mixing")

@@ -39,8 +39,9 @@ class DynamicConv2d(nn.Module):
     identity_basis: ClassVar[bool] = False
     #: Lowerings the layer has besides those that every layer has.
     extra_lowerings: tuple[str, ...] = ()
-    #: Numbers of one sample's mixing that fit a core's cache with room for what else a product reads.
-    slice_numbers: ClassVar[int] = 1 << 18
+    #: Numbers of one sample's mixing in a slice. At batch 1 they fit a core's cache. A batch of 8 would want
+    #: fewer, but every slice has operations of its own, which threads share badly.
+    slice_numbers: ClassVar[int] = 1 << 19
     #: The family's own arguments with their defaults, a number or the name of the argument to follow; each
     #: becomes an attribute and must be at least 1.
     sizes: ClassVar[dict[str, int | str]] = {}

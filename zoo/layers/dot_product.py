@@ -41,7 +41,7 @@ class DotProductConv2d(DynamicConv2d):
     """
 
     sample_factor = "mixing"
-    slice_numbers = 1 << 16  # making the mixing passes over it several times
+    slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
     sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
