@@ -223,6 +223,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     },
     "docs/performance.md": {
         "results": pages.sections,
+        "runtimes": pages.runtimes,
         "goals": pages.goals,
         "parts": pages.parts,
         "choices": pages.choices,

@@ -3,15 +3,13 @@
 import datetime
 import os
 import platform
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import zoo
 from export.base import installed
-from zoo.machine import cpu_model
+from zoo.machine import commit, cpu_model
 
 FACTS = {
     "date", "cpu", "isa", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit",
@@ -21,7 +19,6 @@ FACTS = {
 
 _PACKAGES = ("torch", "onnxruntime", "onnx", "onnxscript", "openvino", "timm", "numpy")
 _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
-_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, Any]:
@@ -48,19 +45,3 @@ def environment() -> dict[str, Any]:
 def load_average() -> float | None:
     """Return how many processes wanted to run in the last minute, where the system counts them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def commit() -> str | None:
-    """Return the checkout's commit, with ``+`` where files differ from it; None outside a checkout."""
-    if not (_CHECKOUT / ".git").exists():
-        return None
-    try:
-        head, changed = (
-            subprocess.run(
-                ["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=True, timeout=30
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return f"{head}+" if changed else head

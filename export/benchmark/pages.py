@@ -14,7 +14,6 @@ from export import cost
 from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
-from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
@@ -89,6 +88,21 @@ def headline(path: Path) -> list[Row]:
     return [row for row in rows if row.result.candidate.threads == most]
 
 
+def runtimes(root: Path) -> str:
+    """Return what every runtime takes: the time of a static twin, the others' taxes, and the peak of memory."""
+    columns: dict[str, None] = {}
+    lines: dict[tuple[str, int, int], dict[str, str]] = {}
+    for path in _found(root, "runtimes"):
+        for row in render.rows(read(path)):
+            candidate = row.result.candidate
+            columns[candidate.label] = None
+            line = lines.setdefault((candidate.where, candidate.batch, candidate.threads), {})
+            line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
+    header = ["runtime", "batch", "threads", *(f"`{label}`" for label in columns)]
+    cells = [[*map(str, way), *(line.get(label, "") for label in columns)] for way, line in lines.items()]
+    return markdown(header, f"lrr{'r' * len(columns)}", cells)
+
+
 def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`, in every committed result that has such a row."""
     header = ["model", "runtime", "batch", "threads", "goal", "reached", "met"]
@@ -110,13 +124,14 @@ def goals(root: Path) -> str:
 
 def parts(root: Path) -> str:
     """Return where onnxruntime's time goes: a row for each model and batch size of the breakdowns."""
-    header = ["model", "batch", "ms", "over static", *_SHOWN, "all else", "GB/s", "GMAC/s", "takes most"]
+    header = ["model", "batch", "threads", "ms", "over static", *_SHOWN]
+    header += ["all else", "GB/s", "GMAC/s", "takes most"]
     lines: list[list[str]] = []
     for record in _records(root, "breakdown", profile.FORMAT):
         for threads, roofs in record["ceilings"].items():
             reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
-            name = f"what torch reads and multiplies, {threads_of(int(threads))}"
-            lines.append([name, *[""] * (len(header) - 4), *reached, ""])
+            name = "what torch reads and multiplies"
+            lines.append([name, "", threads, *[""] * (len(header) - 6), *reached, ""])
         whole = {_way(row): row["seconds"] for row in record["profiles"]}
         for row in record["profiles"]:
             seconds, kinds = row["seconds"], row["kinds"]
@@ -135,7 +150,8 @@ def parts(root: Path) -> str:
             rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
             label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
             whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
-            lines.append([f"`{label}`", str(row["batch"]), *whole_call, *cells, *rates, most])
+            size = [str(row["batch"]), str(row["threads"])]
+            lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
     return markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
 
 
@@ -183,10 +199,15 @@ def training(root: Path) -> str:
 
 
 def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
-    """Return the committed records of a kind: those of ``root``, or else of this checkout."""
+    """Return the committed records of a kind."""
+    return [_record(path, form) for path in _found(root, kind)]
+
+
+def _found(root: Path, kind: str) -> list[Path]:
+    """Return the committed files of a kind: those of ``root``, or else of this checkout."""
     for folder in (root / FOLDER / kind, _CHECKOUT / FOLDER / kind):
         if found := sorted(folder.glob("*.json")):
-            return [_record(path, form) for path in found]
+            return found
     raise ZooError(
         f"there are no records in {root / FOLDER / kind}; docs/performance.md says what makes some."
     )
@@ -228,6 +249,11 @@ def pictures(root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
 
 def _picture(name: str) -> str:
     return f"benchmark_{name}.png"
+
+
+def _megabytes(row: Row) -> str:
+    """Return the peak of memory where it was seen."""
+    return "" if row.result.memory_bytes is None else f"({row.result.memory_bytes / 1e6:.0f} MB)"
 
 
 def _tax_or_time(row: Row) -> str:

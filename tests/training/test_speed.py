@@ -1,6 +1,7 @@
 """Training speed: every way is timed beside its twin, and the choice of lowering reaches the run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,67 @@ def test_the_ratio_is_that_of_the_same_round(monkeypatch):
     assert row["over_static"] == pytest.approx(0.5)
     assert row["images_per_second"] == pytest.approx(4 / 2)
     assert row["peak_memory_mb"] == 14
+
+
+def test_a_compiled_model_is_held_against_its_compiled_twin(monkeypatch):
+    class Step:
+        def __init__(self, candidate, device):
+            self.seconds = (1 if candidate.compiled else 4) * (
+                1 if candidate.model.endswith("_static") else 2
+            )
+
+        def __call__(self):
+            return self.seconds
+
+    monkeypatch.setattr(speed, "Step", Step)
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
+    plain = Candidate("resnet10_kw", batch=4)
+    rows = speed.measure([plain, replace(plain, compiled=True)], rounds=1)
+    assert [
+        (row["model"], row["compiled"], row["images_per_second"], row["over_static"]) for row in rows
+    ] == [
+        ("resnet10_static", False, 1.0, 1.0),
+        ("resnet10_static", True, 4.0, 1.0),
+        ("resnet10_kw", False, 0.5, 0.5),
+        ("resnet10_kw", True, 2.0, 0.5),
+    ]
+
+
+def test_what_torch_cannot_compile_is_one_sentence(monkeypatch):
+    def refuse(model):
+        def run(images):
+            raise RuntimeError("no compiler\nand much more")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    step = speed.Step(Candidate("resnet10_static", batch=2, side=8, compiled=True), torch.device("cpu"))
+    with pytest.raises(ZooError, match=r"torch\.compile cannot compile resnet10_static: no compiler$"):
+        step()
+
+
+def test_what_is_measured_is_kept_when_a_later_model_fails(tmp_path, monkeypatch):
+    def measure(candidates, rounds, threads):
+        if candidates[0].model == "resnet10_kw":
+            raise KeyboardInterrupt
+        return [{"model": candidates[0].model}]
+
+    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(speed, "loading", lambda *args: 1.0)
+    monkeypatch.setattr(speed, "table", lambda rows: "")
+    path = tmp_path / "speed.json"
+    words = ["--models", "resnet10_fgk", "resnet10_kw", "--lowerings", "auto", "--json", str(path)]
+    with pytest.raises(KeyboardInterrupt):
+        speed.main(words)
+    assert json.loads(path.read_text())["rows"] == [{"model": "resnet10_fgk"}]
+
+
+def test_what_cannot_be_measured_is_refused_first(tmp_path, capsys):
+    words = ["--models", "resnet10_fgk", "resnet10_kw", "--lowerings", "scaled"]
+    assert run(speed.main, words) == 2
+    assert "resnet10_kw cannot train with the lowering scaled; it can with auto" in capsys.readouterr().err
+    assert run(speed.main, ["--models", "resnet10_kw", "--json", str(tmp_path / "none/speed.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_the_record_holds_every_way(tmp_path, capsys):

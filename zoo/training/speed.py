@@ -1,7 +1,8 @@
 """How fast the families train: ``python -m zoo.training.speed --models "resnet18_*" --json FILE``.
 
 Every round takes one step of the static twin and one of each way to train a model, so that a machine that
-slows down slows all of them; the figure is the median over rounds of the ratio within a round.
+slows down slows all of them; the figure is the median over rounds of the ratio within a round. A compiled
+model is compared with its compiled twin. What is measured is in the file after every model.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from zoo import catalog, cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, STATIC, dynamic_layers, lowerings_of
-from zoo.machine import cpu_model
+from zoo.machine import commit, cpu_model
 from zoo.training import log
 from zoo.training.augment import Augmentation, warp
 from zoo.training.loop import set_training_lowering
@@ -65,9 +67,13 @@ class Step:
     Args:
         candidate: what to train.
         device: where.
+
+    Raises:
+        ZooError: when called, where torch.compile cannot compile the model.
     """
 
     def __init__(self, candidate: Candidate, device: torch.device):
+        self.candidate = candidate
         torch.manual_seed(0)
         recipe = Recipe(candidate.model, lowering=candidate.lowering)
         model = zoo.create_model(candidate.model).train().to(device)
@@ -83,11 +89,17 @@ class Step:
     def __call__(self) -> float:
         """Take the step and return the seconds it took."""
         began = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.run(self.images)
-        loss = F.cross_entropy(logits.float(), self.labels)
-        self.optimizer.zero_grad()
-        loss.backward()
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+                logits = self.run(self.images)
+            loss = F.cross_entropy(logits.float(), self.labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+        except Exception as error:  # dynamo, inductor and compilers each have their own
+            if not self.candidate.compiled:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise ZooError(f"torch.compile cannot compile {self.candidate.model}: {reason}") from error
         self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -133,41 +145,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("batch", "side", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
-    torch.set_num_threads(args.threads)
-    rows: list[dict[str, Any]] = []
-    for name in catalog.names(args.models):
-        if split_name(name)[1] != STATIC:
-            ways = [
-                Candidate(name, each, args.batch, args.side) for each in args.lowerings or trainable(name)
-            ]
-            if args.compile:
-                ways.append(replace(ways[0], lowering="auto", compiled=True))
-            rows += [row for row in measure(ways, args.rounds, args.threads) if row not in rows]
-    if not rows:
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ZooError(f"cannot write {args.json}: there is no folder {args.json.parent}; make it first.")
+    wanted = _wanted(args)
+    if not wanted:
         raise ZooError("there is nothing to compare: a static twin is measured beside a dynamic model.")
-    loaded = loading(args.batch, args.side, 10 * args.rounds)
+    torch.set_num_threads(args.threads)
+    loaded = {
+        "batch": args.batch,
+        "side": args.side,
+        "images_per_second": loading(args.batch, args.side, 10 * args.rounds),
+    }
+    rows: list[dict[str, Any]] = []
+    for ways in wanted:
+        rows += measure(ways, args.rounds, args.threads)
+        if args.json is not None:
+            record = _record(words, args.threads, loaded, rows)
+            with cli.atomic_path(args.json) as path:
+                path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
-    print(f"\nloading alone: {loaded:.0f} images/s")
-    if args.json is not None:
-        record = {
-            "format": FORMAT,
-            "command": shlex.join(["python", "-m", "zoo.training.speed", *words]),
-            "environment": {
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "cpu": cpu_model(),
-                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "cores": os.cpu_count(),
-                "threads": args.threads,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "zoo": zoo.__version__,
-            },
-            "loading": {"batch": args.batch, "side": args.side, "images_per_second": loaded},
-            "rows": rows,
-        }
-        with cli.atomic_path(args.json) as path:
-            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"\nloading alone: {loaded['images_per_second']:.0f} images/s")
     return 0
+
+
+def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
+    """Return the ways to train each dynamic model, before anything is measured.
+
+    Raises:
+        ZooError: a model cannot train with a lowering that was asked for.
+    """
+    wanted: list[list[Candidate]] = []
+    for name in catalog.names(args.models):
+        if split_name(name)[1] == STATIC:
+            continue
+        able = trainable(name)
+        if lacking := [each for each in args.lowerings or [] if each not in able]:
+            raise ZooError(
+                f"{name} cannot train with the lowering {lacking[0]}; it can with {', '.join(able)}."
+            )
+        ways = [Candidate(name, each, args.batch, args.side) for each in args.lowerings or able]
+        if args.compile:
+            ways.append(replace(ways[0], lowering="auto", compiled=True))
+        wanted.append(ways)
+    return wanted
+
+
+def _record(
+    words: Sequence[str], threads: int, loaded: dict[str, Any], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what the file holds."""
+    return {
+        "format": FORMAT,
+        "command": shlex.join(["python", "-m", "zoo.training.speed", *words]),
+        "environment": {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "cpu": cpu_model(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "cores": os.cpu_count(),
+            "threads": threads,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "zoo": zoo.__version__,
+            "commit": commit(),
+        },
+        "loading": loaded,
+        "rows": rows,
+    }
 
 
 def trainable(name: str) -> list[str]:
@@ -187,14 +230,13 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
         threads: for the processes that measure memory.
 
     Returns:
-        For the twin and for each candidate its fields, ``images_per_second`` (median), ``over_static``, the
+        For the twins and for each candidate its fields, ``images_per_second`` (median), ``over_static``, the
         median ratio of its speed to the twin's in the same round, and ``peak_memory_mb`` of a new process
         that takes one step.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first = candidates[0]
-    twin = replace(first, model=f"{split_name(first.model)[0]}_{STATIC}", lowering="auto", compiled=False)
-    steps = {each: Step(each, device) for each in (twin, *candidates)}
+    twins = {each: _twin(each) for each in candidates}
+    steps = {each: Step(each, device) for each in (*twins.values(), *candidates)}
     taken: dict[Candidate, list[float]] = {each: [] for each in steps}
     for number in range(rounds + 1):
         for each, step in steps.items():
@@ -204,7 +246,7 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
     steps.clear()  # before others need the memory
     rows: list[dict[str, Any]] = []
     for each, own in taken.items():
-        ratios = [theirs / mine for theirs, mine in zip(taken[twin], own, strict=True)]
+        ratios = [theirs / mine for theirs, mine in zip(taken[twins.get(each, each)], own, strict=True)]
         row = {
             **asdict(each),
             "images_per_second": each.batch / statistics.median(own),
@@ -216,10 +258,20 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
     return rows
 
 
+def _twin(candidate: Candidate) -> Candidate:
+    return replace(candidate, model=f"{split_name(candidate.model)[0]}_{STATIC}", lowering="auto")
+
+
 def peak_memory(candidate: Candidate, threads: int) -> int | None:
-    """Return the peak memory in MiB of a new process that takes one step, torch itself included."""
+    """Return the peak memory in MiB of a new process that takes one step, torch itself included.
+
+    None where it cannot be seen, as when the process was killed.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_memory, candidate, threads).result()
+        try:
+            return pool.submit(_peak_memory, candidate, threads).result()
+        except BrokenProcessPool:
+            return None
 
 
 def _peak_memory(candidate: Candidate, threads: int) -> int | None:

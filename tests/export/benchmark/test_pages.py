@@ -92,6 +92,21 @@ def test_pages_show_every_file_of_results(checkout, make_run):
     assert dpk.endswith("|  |")
 
 
+def test_the_page_compares_runtimes(make_run, tmp_path):
+    run = make_run({KW: 1.5, replace(KW, runtime="openvino", threads=2): 2.5})
+    object.__setattr__(run.results[0], "memory_bytes", 123_400_000)
+    (tmp_path / "benchmarks/runtimes").mkdir(parents=True)
+    (tmp_path / "benchmarks/runtimes/cpu.json").write_text(run.to_json())
+    header, _, *lines = pages.runtimes(tmp_path).splitlines()
+    assert header == "| runtime | batch | threads | `resnet18_static` | `resnet18_kw` |"
+    onnx, openvino = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert (onnx[:3], openvino[:3]) == (["onnx", "8", "1"], ["openvino", "8", "2"])
+    assert " ms" in onnx[3]
+    assert onnx[4].startswith("1.5")
+    assert openvino[4].startswith("2.5")
+    assert sum(cell.endswith("(123 MB)") for cell in onnx + openvino) == 1
+
+
 def test_pictures_are_drawn_when_the_results_change(checkout, make_run):
     pytest.importorskip("matplotlib")
     name = "docs/images/benchmark_cpu.png"
@@ -134,12 +149,13 @@ def profiled(tmp_path):
 
 def test_the_page_says_where_the_time_goes(profiled):
     rows = [line.strip("| ").split(" | ") for line in pages.parts(profiled).splitlines()]
-    assert rows[0][:4] == ["model", "batch", "ms", "over static"]
+    assert rows[0][:5] == ["model", "batch", "threads", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
     # factors, convolution, layout, static convolution, all else; 6 MB in 6 ms
     assert rows[4] == [
         "`resnet18_kw`",
         "8",
+        "1",
         "8.0",
         "4.00",
         "25%",
@@ -151,8 +167,8 @@ def test_the_page_says_where_the_time_goes(profiled):
         "2.0",
         most,
     ]
-    assert rows[3][:4] == ["`resnet18_static`", "8", "2.0", "1.00"]
-    assert rows[2][0] == "what torch reads and multiplies, 1 thread"
+    assert rows[3][:5] == ["`resnet18_static`", "8", "1", "2.0", "1.00"]
+    assert [cell.strip() for cell in rows[2][:3]] == ["what torch reads and multiplies", "", "1"]
     assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]
 
 
@@ -181,7 +197,8 @@ def test_ways_to_run_one_model_stay_apart(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(profile.to_json(profiles, {}, {}))
     rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:]]
-    assert [row[3] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
+    assert [row[2] for row in rows] == ["1", "1", "2", "2", "1"]
+    assert [row[4] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
     assert rows[-1][0] == "`resnet18_kw (rows)`"
 
 
