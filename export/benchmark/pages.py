@@ -89,7 +89,7 @@ def headline(path: Path) -> list[Row]:
 
 
 def runtimes(root: Path) -> str:
-    """Return what every runtime takes: the time of a static twin, the others' taxes, and the peak of memory."""
+    """Return what every runtime takes: a static twin's time, the others' taxes, and the peak of memory."""
     columns: dict[str, None] = {}
     lines: dict[tuple[str, int, int], dict[str, str]] = {}
     for path in _found(root, "runtimes"):

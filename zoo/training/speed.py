@@ -180,9 +180,8 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
             continue
         able = trainable(name)
         if lacking := [each for each in args.lowerings or [] if each not in able]:
-            raise ZooError(
-                f"{name} cannot train with the lowering {lacking[0]}; it can with {', '.join(able)}."
-            )
+            can = ", ".join(able)
+            raise ZooError(f"{name} cannot train with the lowering {lacking[0]}; it can with {can}.")
         ways = [Candidate(name, each, args.batch, args.side) for each in args.lowerings or able]
         if args.compile:
             ways.append(replace(ways[0], lowering="auto", compiled=True))
