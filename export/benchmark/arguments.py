@@ -17,6 +17,8 @@ _NOT_OF_A_BREAKDOWN = (
     "cuda_graphs", "against", "seed",
 )  # fmt: skip
 
+_OF_RENDERING = ("render", "output", "against")
+
 _QUICK = {"runtimes": ["onnx"], "batch": [1, 8], "rounds": 20, "seconds": 8.0, "devices": ["cpu"]}
 _USUAL = {"runtimes": None, "batch": [1, 8], "rounds": 40, "seconds": 60.0, "devices": ["cpu", "cuda"]}
 
@@ -25,22 +27,31 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments, with the defaults of a quick or of a usual run for what was not given."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.breakdown:
-        for name in _NOT_OF_A_BREAKDOWN:
-            if getattr(args, name) != parser.get_default(name):
-                option = f"--{name.replace('_', '-')}"
-                raise ZooError(f"--breakdown, onnxruntime on the CPU, has no use for {option}; leave it out.")
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    if args.breakdown and (useless := [name for name in given if name in _NOT_OF_A_BREAKDOWN]):
+        option = _option(useless[0])
+        raise ZooError(f"--breakdown, onnxruntime on the CPU, has no use for {option}; leave it out.")
+    if args.render and (useless := [name for name in given if name not in _OF_RENDERING]):
+        raise ZooError(f"--render measures nothing and has no use for {_option(useless[0])}; leave it out.")
+    if args.seed < 0:
+        raise ZooError(f"--seed is {args.seed}; give a whole number from 0.")
     if args.certify and TUNE in args.lowerings:
         cure = f"python -m export.onnx --lowering {TUNE} certifies a tuned artifact"
         raise ZooError(f"--certify does not go with the lowering {TUNE}; leave one out: {cure}.")
     for name, value in (_QUICK if args.quick else _USUAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.cuda_graphs and "cuda" not in args.devices:
+        raise ZooError("--cuda-graphs is for CUDA; name it with --devices cuda, or leave the option out.")
     if args.runtimes is None:
         args.runtimes = [name for name, engine in ENGINES.items() if not engine.slow]
     elif "all" in args.runtimes:
         args.runtimes = list(ENGINES)
     return args
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,12 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-peers", action="store_true", help="leave out what people run today")
     add("--no-memory", action="store_true", help="leave out peak memory")
     add("--no-pretrained", action="store_true", help="random weights; the time is the same")
-    add("--certify", action="store_true", help="the whole parity certificate for every artifact")
+    add(
+        "--certify",
+        action="store_true",
+        help="the whole parity certificate for artifacts of export's formats",
+    )
     add("--cuda-graphs", action="store_true", help="replay recorded graphs on CUDA, where a runtime can")
     add("--output", type=Path, metavar="DIR", help=f"folder for {RESULTS}, {CSV}, {TABLE}, {PICTURE}")
     add("--json", type=Path, metavar="FILE", help=f"write the {RESULTS} alone, to this file")
     add("--against", type=Path, metavar="FILE", help=f"compare the taxes with an earlier {RESULTS}")
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--render", type=Path, metavar="FILE", help=f"write the tables of a {RESULTS} anew")
+    other.add_argument(
+        "--render", type=Path, metavar="FILE", help=f"the tables of a {RESULTS} anew, to the --output"
+    )
     other.add_argument("--breakdown", **words, help="where onnxruntime's time goes, layer by layer")
     return parser

@@ -22,7 +22,7 @@ from export.benchmark import sessions
 from export.benchmark.attribution import Attribution, mark, origins
 from export.benchmark.formats import Onnx
 from export.benchmark.plan import Candidate
-from export.benchmark.prepare import TOLERANCE
+from export.benchmark.prepare import TOLERANCE, WrongResult
 from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
 from export.cost import Work, count
@@ -44,8 +44,8 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
         calls: how many to clock; the slower half is left out.
 
     Raises:
-        ZooError: the lowering is not one of this project's, cannot take the batch size, or computes something
-            else than the model.
+        ZooError: the lowering is not one of this project's, or cannot take the batch size.
+        WrongResult: what would be profiled computes something else than the model.
     """
     import onnx
 
@@ -73,7 +73,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
             subjects.expected(candidate.model),
         )
         if not (check := measure(trial, TOLERANCE["fp32"])).passed:
-            raise ZooError(f"{candidate.label} was not profiled: {check.note or 'its outputs are wrong'}.")
+            raise WrongResult(check.note or "its outputs are wrong")
         for _ in range(_WARM + calls):
             sessions.run(session, images)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
 from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate, Wish, plan
-from export.benchmark.prepare import Workshop
+from export.benchmark.prepare import Workshop, WrongResult
 from export.benchmark.results import Run, read
 from export.benchmark.run import Benchmark, Effort
 from export.benchmark.subjects import Subjects
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     earlier = read(args.against) if args.against else None
     _check_places(args)
     if args.render:
-        show(read(args.render), args.output or args.render.parent, earlier)
+        show(read(args.render), args.output, earlier)
         return 0
     if args.breakdown:
         return _break_down(args)
@@ -110,12 +110,19 @@ def _break_down(args: argparse.Namespace) -> int:
         print(f"on {threads_of(threads)} torch reads {reads} GB/s and multiplies {multiplies} GMAC/s at most")
     profiles: dict[Candidate, profile.Profile] = {}
     texts = []
+    wrong = False
     for candidate in planned.candidates:
         print(f"profiling {candidate.label} at batch {candidate.batch}", flush=True)
-        profiles[candidate] = breakdown.break_down(candidate, subjects, calls)
+        try:
+            profiles[candidate] = breakdown.break_down(candidate, subjects, calls)
+        except WrongResult as error:
+            print(f"refused {candidate.label}, batch {candidate.batch}: {error}")
+            wrong = True
+    alone = all(candidate.is_static for candidate in profiles)  # no model is there to be compared with them
     for candidate, found in profiles.items():
-        if not candidate.is_static or len(profiles) == 1:
-            texts.append(profile.to_text(found, None if candidate.is_static else profiles[candidate.twin]))
+        if not candidate.is_static or alone:
+            twin = None if candidate.is_static else profiles.get(candidate.twin)
+            texts.append(profile.to_text(found, twin))
             print(f"\n{texts[-1]}\n")
     if args.output is not None:
         with atomic_path(args.output / "breakdown.txt") as path:
@@ -123,7 +130,7 @@ def _break_down(args: argparse.Namespace) -> int:
     if args.json is not None:
         with atomic_path(args.json) as path:
             path.write_text(profile.to_json(profiles.values(), environment(), roofs), encoding="utf-8")
-    return 0
+    return int(wrong)
 
 
 def _models(patterns: Sequence[str]) -> list[str]:
@@ -141,6 +148,8 @@ def _check_places(args: argparse.Namespace) -> None:
         except OSError as error:
             reason = error.strerror
             raise ZooError(f"cannot write to {args.output}: {reason}; give another --output.") from None
+    if args.json is not None and args.json.is_dir():
+        raise ZooError(f"cannot write {args.json}: it is a folder; name a file in it.")
     for folder in (args.output, args.json and args.json.parent):
         if folder is not None and not os.access(folder, os.W_OK):
             raise ZooError(f"cannot write to {folder}: it is no folder, or not writable; give another.")

@@ -1,8 +1,9 @@
 """How much memory an artifact takes, seen in a process of its own.
 
 On the CPU the figure is the peak of the process's resident memory while it loads the artifact and makes a
-few calls, less what it held before. So the weights count, copies of them that the runtime packs for itself
-and the activations; the interpreter and the imported libraries do not. On CUDA it is the device's memory that
+few calls, less what it held before. So the weights count, copies of them that the runtime packs for itself,
+the activations, and what the runtime imports when it first loads a file, which torch's own formats do; the
+interpreter and what was imported before do not. On CUDA it is the device's memory that
 is gone after these calls, less what was gone before: runtimes keep what they once took.
 """
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -79,9 +80,9 @@ def no_device(device: str) -> str | None:
 
 def no_compiler() -> str | None:
     """Return None where there is a C++ compiler, which inductor needs on the CPU, otherwise the reason."""
-    if any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        return None
-    return "there is no C++ compiler"
+    usual = "clang++" if sys.platform == "darwin" else "g++"  # the one that inductor takes
+    compiler = os.environ.get("CXX", usual)
+    return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
 
 
 def on_device(network: Forward, setting: Setting) -> Bind:

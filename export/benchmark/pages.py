@@ -15,7 +15,7 @@ from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.render import Row
-from export.benchmark.results import read
+from export.benchmark.results import Run, read
 from export.benchmark.subjects import twin_of
 from export.cost import MULTIPLIES
 from zoo.catalog import split_name
@@ -62,9 +62,13 @@ def sections(root: Path) -> str:
         table = render.rows(run)
         picture = f"![accuracy against latency](images/{_picture(name)})"
         shown = [picture] if plot.panels(table) else []
-        legend = "\n".join(f"- {line}" for line in render.legend(run).splitlines())
-        found.append("\n\n".join([f"### `{FOLDER}/{name}.json`", *shown, render.to_markdown(table), legend]))
+        title = f"### `{FOLDER}/{name}.json`"
+        found.append("\n\n".join([title, *shown, render.to_markdown(table), _legend(run)]))
     return "\n\n".join(found)
+
+
+def _legend(run: Run) -> str:
+    return "\n".join(f"- {line}" for line in render.legend(run).splitlines())
 
 
 def taxes(root: Path) -> str:
@@ -90,17 +94,20 @@ def headline(path: Path) -> list[Row]:
 
 def runtimes(root: Path) -> str:
     """Return what every runtime takes: a static twin's time, the others' taxes, and the peak of memory."""
+    return "\n\n".join(_runtimes(read(path)) for path in _found(root, "runtimes"))
+
+
+def _runtimes(run: Run) -> str:
     columns: dict[str, None] = {}
     lines: dict[tuple[str, int, int], dict[str, str]] = {}
-    for path in _found(root, "runtimes"):
-        for row in render.rows(read(path)):
-            candidate = row.result.candidate
-            columns[candidate.label] = None
-            line = lines.setdefault((candidate.where, candidate.batch, candidate.threads), {})
-            line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
+    for row in render.rows(run):
+        candidate = row.result.candidate
+        columns[candidate.label] = None
+        line = lines.setdefault((candidate.where, candidate.batch, candidate.threads), {})
+        line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
     header = ["runtime", "batch", "threads", *(f"`{label}`" for label in columns)]
     cells = [[*map(str, way), *(line.get(label, "") for label in columns)] for way, line in lines.items()]
-    return markdown(header, f"lrr{'r' * len(columns)}", cells)
+    return "\n\n".join([markdown(header, "lrr" + "r" * len(columns), cells), _legend(run)])
 
 
 def goals(root: Path) -> str:
@@ -116,43 +123,46 @@ def goals(root: Path) -> str:
                 continue
             wanted += ALLOWANCE.get(candidate.runtime, 0.0)
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
-            met = "yes" if row.tax.value <= wanted else "no"
+            met = "yes" if round(row.tax.value, 2) <= round(wanted, 2) else "no"  # as it is shown
             lines.append([*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met])
     reached = sum(line[-1] == "yes" for line in lines)
     return f"{markdown(header, 'llrrrrl', lines)}\n\n{reached} of {len(lines)} are met."
 
 
 def parts(root: Path) -> str:
-    """Return where onnxruntime's time goes: a row for each model and batch size of the breakdowns."""
+    """Return where onnxruntime's time goes: a row for each model, batch size and number of threads."""
+    return "\n\n".join(_parts(record) for record in _records(root, "breakdown", profile.FORMAT))
+
+
+def _parts(record: dict[str, Any]) -> str:
     header = ["model", "batch", "threads", "ms", "over static", *_SHOWN]
     header += ["all else", "GB/s", "GMAC/s", "takes most"]
     lines: list[list[str]] = []
-    for record in _records(root, "breakdown", profile.FORMAT):
-        for threads, roofs in record["ceilings"].items():
-            reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
-            name = "what torch reads and multiplies"
-            lines.append([name, "", threads, *[""] * (len(header) - 6), *reached, ""])
-        whole = {_way(row): row["seconds"] for row in record["profiles"]}
-        for row in record["profiles"]:
-            seconds, kinds = row["seconds"], row["kinds"]
-            twin = whole[_way({**row, "model": twin_of(row["model"]), "lowering": AUTO})]
-            shown = [kinds[kind] for kind in _SHOWN]
-            moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed", "constants"))
-            multiplies = sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
-            inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
-            if split_name(row["model"])[1] == STATIC:
-                inside = kinds[STATIC_CONVOLUTION]
-            most = ", ".join(
-                f"{operator} {spent / seconds:.0%} ({kind})"
-                for operator, kind, _, spent in row["operators"][:3]
-            )
-            cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
-            rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
-            label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
-            whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
-            size = [str(row["batch"]), str(row["threads"])]
-            lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
-    return markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+    for threads, roofs in record["ceilings"].items():
+        reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
+        name = "what torch reads and multiplies"
+        lines.append([name, "", threads, *[""] * (len(header) - 6), *reached, ""])
+    whole = {_way(row): row["seconds"] for row in record["profiles"]}
+    for row in record["profiles"]:
+        seconds, kinds = row["seconds"], row["kinds"]
+        twin = whole[_way({**row, "model": twin_of(row["model"]), "lowering": AUTO})]
+        shown = [kinds[kind] for kind in _SHOWN]
+        moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed", "constants"))
+        multiplies = sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
+        inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
+        if split_name(row["model"])[1] == STATIC:
+            inside = kinds[STATIC_CONVOLUTION]
+        most = ", ".join(
+            f"{operator} {spent / seconds:.0%} ({kind})" for operator, kind, _, spent in row["operators"][:3]
+        )
+        cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
+        rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
+        label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
+        whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
+        size = [str(row["batch"]), str(row["threads"])]
+        lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
+    table = markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+    return f"{table}\n\n{_origin(record)}"
 
 
 def _way(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -178,24 +188,39 @@ def choices(_root: Path) -> str:
 
 def training(root: Path) -> str:
     """Return how fast the families train, the fastest way of each model first."""
+    return "\n\n".join(_training(record) for record in _records(root, "training", speed.FORMAT))
+
+
+def _training(record: dict[str, Any]) -> str:
     header = ["model", "lowering", "batch", "image", "images/s", "of static", "memory MiB"]
     lines: list[list[str]] = []
-    for record in _records(root, "training", speed.FORMAT):
-        # A static twin is measured anew beside each of its families; the first stands for all.
-        distinct: dict[tuple[str, str, bool], dict[str, Any]] = {}
-        for row in record["rows"]:
-            distinct.setdefault((row["model"], row["lowering"], row["compiled"]), row)
-        for row in sorted(distinct.values(), key=lambda row: (row["model"], -row["over_static"])):
-            how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
-            rate = [f"{row['images_per_second']:.1f}", f"{row['over_static']:.2f}"]
-            memory = f"{row['peak_memory_mb'] or ''}"
-            size = f"{row['side']} px"
-            lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
-        if (load := record.get("loading")) is None:
-            continue  # it was not measured then
-        rate = [f"{load['images_per_second']:.1f}", ""]
-        lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
-    return markdown(header, "llrrrrr", lines)
+    # A static twin is measured anew beside each of its families; the first stands for all.
+    distinct: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for row in record["rows"]:
+        distinct.setdefault((row["model"], row["lowering"], row["compiled"]), row)
+    for row in sorted(distinct.values(), key=lambda row: (row["model"], -row["over_static"])):
+        how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
+        rate = [f"{row['images_per_second']:.1f}", f"{row['over_static']:.2f}"]
+        memory = f"{row['peak_memory_mb'] or ''}"
+        size = f"{row['side']} px"
+        lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
+    load = record["loading"]
+    rate = [f"{load['images_per_second']:.1f}", ""]
+    lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
+    return f"{markdown(header, 'llrrrrr', lines)}\n\n{_origin(record)}"
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """Return where and with what a record was measured."""
+    found = record["environment"]
+    versions = {name: version for name, version in found["versions"].items() if version}
+    facts = [
+        found["date"],
+        found["cpu"],
+        found["gpu"],
+        *(f"{name} {each}" for name, each in versions.items()),
+    ]
+    return f"Measured {', '.join(filter(None, facts))}; commit {found['commit'] or 'unknown'}."
 
 
 def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
@@ -258,4 +283,6 @@ def _megabytes(row: Row) -> str:
 
 def _tax_or_time(row: Row) -> str:
     """Return the tax; of a static twin, what the others are multiples of."""
-    return render.tax_cell(row) if row.tax else f"{row.latency.p50 * 1e3:.1f} ms"
+    if row.result.candidate.is_static:
+        return f"{row.latency.p50 * 1e3:.1f} ms"
+    return render.tax_cell(row)

@@ -9,8 +9,8 @@ from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.layout import threads_of
 from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
 from zoo.errors import ZooError, nearest
-from zoo.layers import FAMILIES, LOWERINGS, lowerings_of
-from zoo.models import check_name, list_models
+from zoo.layers import FAMILIES, LOWERINGS, common_lowerings
+from zoo.models import check_name, create_model, list_models
 
 EVERY = "all"
 _ORDER = ("threads", "batch", "runtime", "device", "dtype")
@@ -168,12 +168,12 @@ def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
     family = family_of(model)
     if family not in FAMILIES:  # static, or an attention module: nothing to choose
         return [AUTO], []
-    own = [TUNE, *lowerings_of(FAMILIES[family])]
+    own = [TUNE, *common_lowerings(create_model(model))]
     if PEERS.get(family) == TIMM:
         own = [*own, TIMM]
     peers = [PEERS[family]] if wish.peers and family in PEERS else []
     notes = [
-        f"{family} has no lowering {name}: skipped"
+        f"{model} has no lowering {name}: skipped"
         for name in wish.lowerings
         if name not in (AUTO, EVERY, *own)
     ]

@@ -88,6 +88,9 @@ def legend(run: Run) -> str:
     ]
     if any(result.memory_bytes for result in run.results):
         lines.insert(2, "memory: what a process's peak rises by while it loads and runs the artifact.")
+    if counts := {len(result.rounds_ns) for result in run.results}:
+        fewest, most = min(counts), max(counts)
+        lines.append(f"Rounds: {fewest}{f' to {most}' if most > fewest else ''}.")
     if random := sorted({result.candidate.model for result in run.results if not result.trained}):
         lines.append(f"Random weights: {', '.join(random)}.")
     return "\n".join([*lines, *run.notes])

@@ -104,6 +104,8 @@ def read(path: Path) -> Run:
     try:
         results = tuple(map(_result, record["results"]))
         run = Run(results, record["environment"], record["settings"], tuple(record["notes"]))
+        if not results:
+            raise ValueError("no results")
         for result in results:
             if not result.rounds_ns or not all(map(len, (*result.rounds_ns, *result.twin_ns))):
                 raise ValueError("a round without calls")
@@ -111,7 +113,9 @@ def read(path: Path) -> Run:
                 raise ValueError("a twin of other rounds")
         if missing := FACTS - run.environment.keys():
             raise ValueError(f"no {sorted(missing)[0]} in the environment")
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(run.environment["versions"], dict):
+            raise TypeError("versions that are no table")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{path} is damaged ({type(error).__name__}: {error}); measure anew.") from None
     return run
 

@@ -1,5 +1,6 @@
 """One run from plan to results: everything exported, then rounds over all that share a batch size."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -38,8 +39,8 @@ class Effort:
     def __post_init__(self) -> None:
         if self.rounds < LEAST_ROUNDS:
             raise ZooError(f"{self.rounds} rounds say nothing about noise; give at least {LEAST_ROUNDS}.")
-        if not self.seconds > 0:
-            raise ZooError(f"{self.seconds:g} seconds are no time to measure in; give more than 0.")
+        if not 0 < self.seconds < math.inf:
+            raise ZooError(f"{self.seconds:g} seconds are no time to measure in; give a number above 0.")
 
 
 class Benchmark:

@@ -5,6 +5,7 @@ from zoo.layers.cond_conv import CondConv2d
 from zoo.layers.configure import (
     anneal,
     check_lowering,
+    common_lowerings,
     dynamic_layers,
     fold,
     lowerings_of,
@@ -36,6 +37,7 @@ __all__ = [
     "Lowering",
     "anneal",
     "check_lowering",
+    "common_lowerings",
     "dynamic_layers",
     "family",
     "fold",

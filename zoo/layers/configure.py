@@ -140,6 +140,12 @@ def lowerings_of(layer: DynamicConv2d | type[DynamicConv2d]) -> list[str]:
     return [name for name, row in LOWERINGS.items() if row.common or name in layer.extra_lowerings]
 
 
+def common_lowerings(model: nn.Module) -> list[str]:
+    """Return the names of the lowerings that every dynamic convolution of a model has."""
+    layers = dynamic_layers(model)
+    return [name for name in LOWERINGS if layers and all(name in lowerings_of(layer) for layer in layers)]
+
+
 def check_lowering(name: str) -> None:
     """Raise a :class:`ZooError` unless ``name`` is ``"auto"`` or in ``LOWERINGS``."""
     known = ("auto", *LOWERINGS)

@@ -29,7 +29,7 @@ import zoo
 from zoo import catalog, cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, STATIC, dynamic_layers, lowerings_of
+from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers
 from zoo.machine import commit, cpu_model
 from zoo.training import log
 from zoo.training.augment import Augmentation, warp
@@ -203,8 +203,7 @@ def _record(
             "cores": os.cpu_count(),
             "threads": threads,
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "zoo": zoo.__version__,
+            "versions": {"zoo": zoo.__version__, "torch": torch.__version__},
             "commit": commit(),
         },
         "loading": loaded,
@@ -214,10 +213,11 @@ def _record(
 
 def trainable(name: str) -> list[str]:
     """Return ``auto`` and the lowerings that every dynamic layer of a model has and that train in batches."""
-    layers = dynamic_layers(zoo.create_model(name))
-    common = [each for each in LOWERINGS if all(each in lowerings_of(layer) for layer in layers)]
-    left_out = {"fold"} | ({"contract"} if all(layer.identity_basis for layer in layers) else set())
-    return ["auto", *(each for each in common if LOWERINGS[each].batch != "one" and each not in left_out)]
+    model = zoo.create_model(name)
+    same = {"contract"} if all(layer.identity_basis for layer in dynamic_layers(model)) else set()
+    left_out = {"fold"} | same
+    able = [each for each in common_lowerings(model) if LOWERINGS[each].batch != "one"]
+    return ["auto", *(each for each in able if each not in left_out)]
 
 
 def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ QUICK = (
 
 
 def results(folder):
-    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
+    files = (path for path in folder.iterdir() if path.is_file() and path.suffix != ".png")
+    return {path.name: path.read_text() for path in files}
 
 
 def test_quick_measures_onnx_alone_unless_told_otherwise():
@@ -45,6 +46,12 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
         "benchnet_kw",
     }
 
+    # The tables alone, and no file where none was asked for.
+    before = results(tmp_path)
+    assert main(["--render", str(alone)]) == 0
+    assert "benchnet_kw" in capsys.readouterr().out
+    assert results(tmp_path) == before
+
     # The same files again, from the JSON alone, and nothing has moved since.
     again = tmp_path / "again"
     assert main(["--render", str(alone), "--output", str(again), "--against", str(alone)]) == 0
@@ -71,6 +78,9 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
         ("--breakdown benchnet_kw --runtimes openvino", "has no use for --runtimes; leave it out"),
         ("--breakdown benchnet_kw --model benchnet_kw", "has no use for --models; leave it out"),
         ("--breakdown benchnet_kw --no-memory", "has no use for --no-memory; leave it out"),
+        ("--render some.json --batch 3", "--render measures nothing and has no use for --batch"),
+        ("--render some.json --json other.json", "has no use for --json; leave it out"),
+        ("--model benchnet_kw --cuda-graphs --devices cpu", "--cuda-graphs is for CUDA; name it with"),
         ("--model benchnet_kw --certify --lowerings tune", "--certify does not go with the lowering tune"),
     ],
 )
@@ -87,6 +97,14 @@ def test_the_roofs_of_a_machine_leave_its_threads_alone():
     assert 1e8 < found["product"] < 1e14
 
 
+def test_a_breakdown_of_a_static_model_alone(capsys):
+    argv = "--breakdown benchnet_static --batch 1 2 --rounds 5 --no-pretrained"
+    assert main(argv.split()) == 0
+    printed = capsys.readouterr().out
+    assert "benchnet_static, onnxruntime, batch 1" in printed
+    assert "benchnet_static, onnxruntime, batch 2" in printed
+
+
 def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     deployed = Subjects.deployed
 
@@ -101,6 +119,8 @@ def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "refused benchnet_kw on torchscript, batch 1: off by" in printed
     assert "twin" in printed
+    assert run(main, ["--breakdown", "benchnet_kw", "--batch", "1", "--rounds", "5", "--no-pretrained"]) == 1
+    assert "refused benchnet_kw, batch 1: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -111,6 +131,9 @@ def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
         ("--model benchnet_kw --batch 0", "0 is not a batch size"),
         ("--model benchnet_kw --rounds 2", "2 rounds say nothing about noise"),
         ("--model benchnet_kw --seconds 0", "0 seconds are no time"),
+        ("--model benchnet_kw --seconds inf", "inf seconds are no time"),
+        ("--model benchnet_kw --seed -1", "--seed is -1; give a whole number from 0"),
+        ("--model benchnet_kw --json .", "cannot write .: it is a folder; name a file in it"),
         ("--model benchnet_kw --against none.json", "cannot read none.json: No such file"),
         ("--model benchnet_kw --output none/of/these", "cannot write to none/of/these"),
         ("--model benchnet_kw --json none/file.json", "cannot write to none: it is no folder"),

@@ -16,6 +16,13 @@ from zoo.training import speed
 KW, DPK = Candidate("resnet18_kw", batch=8), Candidate("resnet18_dpk", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
 SE = Candidate("resnet18_se", batch=8)
+ORIGIN = {
+    "date": "2026-01-01",
+    "cpu": "one",
+    "gpu": None,
+    "versions": {"torch": "2.0", "onnx": None},
+    "commit": "abc",
+}
 
 
 def test_a_point_stands_where_its_tax_puts_it(make_run):
@@ -97,7 +104,9 @@ def test_the_page_compares_runtimes(make_run, tmp_path):
     object.__setattr__(run.results[0], "memory_bytes", 123_400_000)
     (tmp_path / "benchmarks/runtimes").mkdir(parents=True)
     (tmp_path / "benchmarks/runtimes/cpu.json").write_text(run.to_json())
-    header, _, *lines = pages.runtimes(tmp_path).splitlines()
+    table, _, legend = pages.runtimes(tmp_path).partition("\n\n")
+    assert "skipped eager on cuda" in legend
+    header, _, *lines = table.splitlines()
     assert header == "| runtime | batch | threads | `resnet18_static` | `resnet18_kw` |"
     onnx, openvino = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     assert (onnx[:3], openvino[:3]) == (["onnx", "8", "1"], ["openvino", "8", "2"])
@@ -143,12 +152,14 @@ def profiled(tmp_path):
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, {"cpu": "one"}, {1: {"read": 12.3e9, "product": 78.9e9}}))
+    path.write_text(profile.to_json(profiles, ORIGIN, {1: {"read": 12.3e9, "product": 78.9e9}}))
     return tmp_path
 
 
 def test_the_page_says_where_the_time_goes(profiled):
-    rows = [line.strip("| ").split(" | ") for line in pages.parts(profiled).splitlines()]
+    *table, _, origin = pages.parts(profiled).splitlines()
+    assert origin == "Measured 2026-01-01, one, torch 2.0; commit abc."
+    rows = [line.strip("| ").split(" | ") for line in table]
     assert rows[0][:5] == ["model", "batch", "threads", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
     # factors, convolution, layout, static convolution, all else; 6 MB in 6 ms
@@ -195,8 +206,8 @@ def test_ways_to_run_one_model_stay_apart(tmp_path):
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, {}, {}))
-    rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:]]
+    path.write_text(profile.to_json(profiles, ORIGIN, {}))
+    rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:-2]]
     assert [row[2] for row in rows] == ["1", "1", "2", "2", "1"]
     assert [row[4] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
     assert rows[-1][0] == "`resnet18_kw (rows)`"
@@ -211,7 +222,9 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     path = tmp_path / "benchmarks/training/cpu.json"
     path.parent.mkdir(parents=True)
     load = {"batch": 32, "side": 32, "images_per_second": 9876.5}
-    path.write_text(json.dumps({"format": speed.FORMAT, "rows": rows, "loading": load}))
+    path.write_text(
+        json.dumps({"format": speed.FORMAT, "rows": rows, "loading": load, "environment": ORIGIN})
+    )
     lines = pages.training(tmp_path).splitlines()
     assert lines[2] == "| `resnet18_kw` | unfold | 32 | 32 px | 15.0 | 0.30 | 100 |"
     assert lines[3].startswith("| `resnet18_kw` | rows |")

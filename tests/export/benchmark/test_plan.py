@@ -77,7 +77,7 @@ def test_a_lowering_that_a_family_lacks_is_a_note():
         "benchnet_condconv",
         "benchnet_condconv (experts)",
     }
-    assert found.notes == ("kw has no lowering experts: skipped",)
+    assert found.notes == ("benchnet_kw has no lowering experts: skipped",)
 
 
 def test_all_lowerings_are_those_of_the_family():
@@ -92,6 +92,12 @@ def test_all_lowerings_are_those_of_the_family():
             }
             assert lowerings == expected
     assert found.notes == ("lowering single is right at batch 1 only: skipped at others",)
+
+
+def test_a_lowering_that_only_depthwise_layers_have_is_theirs():
+    found = planned("mobilenetv2_100_kw", "resnet18_kw", lowerings=["scaled"])
+    assert {each.label for each in found.candidates if not each.is_static} == {"mobilenetv2_100_kw (scaled)"}
+    assert found.notes == ("resnet18_kw has no lowering scaled: skipped",)
 
 
 def test_what_does_not_run_here_is_said_once(monkeypatch):
