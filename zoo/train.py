@@ -164,6 +164,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--distillation", type=float, metavar="SHARE", help="weight of the teacher's opinion, 0 to 1")
     add("--attention", type=float, metavar="WEIGHT", help="weight of looking where the teacher looks")
     add("--lowering", metavar="NAME", help="how dynamic convolutions are computed (default: auto)")
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="use torch.compile: slow to start, faster from then on, above all for kw and fgk",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser
 

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 import zoo
 from zoo.errors import ZooError
@@ -212,3 +215,36 @@ def test_divergence_keeps_the_last_good_checkpoint(
     with pytest.raises(ZooError, match="the loss became nan in epoch 2; start anew with a lower --lr"):
         run()
     assert checkpoint.read_progress(tmp_path / "run").epoch == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
+def test_a_compiled_run_learns_the_same(run: Run, tmp_path: Path) -> None:
+    recipe = {"model": "testnet_kw", "phases": ((16, 2),)}
+    plain = run("plain", recipe=recipe)
+    counters.clear()
+    compiled = run("compiled", recipe={**recipe, "compile": True})
+    assert counters["stats"]["unique_graphs"] > 0
+    assert plain.keys() == compiled.keys()
+    losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("plain", "compiled")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    # And its checkpoint is that of any run.
+    progress = checkpoint.read_progress(tmp_path / "compiled")
+    assert progress.recipe.compile
+    zoo.create_model("testnet_kw").load_state_dict(
+        checkpoint.read_weights(tmp_path / "compiled" / checkpoint.FILE)
+    )
+
+
+def test_what_cannot_be_compiled_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: nn.Module, **options: Any) -> nn.Module:
+        def fail(*args: Any) -> None:
+            raise RuntimeError("no compiler\nand much more")
+
+        broken = nn.Identity()
+        broken.forward = fail
+        return broken
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(ZooError, match=r"cannot compile the model \(no compiler\); train without --compile"):
+        run(recipe={"compile": True})

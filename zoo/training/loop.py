@@ -126,6 +126,8 @@ class _Run:
         self.teacher = None if recipe.teacher is None else Teacher(self.load_teacher(), self.model)
         # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
         self.prepared = self.accelerator.prepare(self.model)
+        if recipe.compile:
+            self.prepared = torch.compile(self.prepared, dynamic=False)
 
     def resume(self) -> None:
         """Load the checkpoint and forget what was logged after it."""
@@ -189,7 +191,7 @@ class _Run:
         rows = rows.to(self.images.device)
         inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
         labels = self.labels[rows]
-        logits = self.prepared(inputs)
+        logits = self.forward(inputs)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         if self.teacher is not None:
             with self.accelerator.autocast():
@@ -203,6 +205,18 @@ class _Run:
         self.optimizer.step()
         self.ema.update(self.model, step=step + 1)
         return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits; where the model is to be compiled, the first call of a size compiles it."""
+        if not self.recipe.compile:
+            return self.prepared(inputs)
+        try:
+            return self.prepared(inputs)
+        except Exception as error:  # dynamo, inductor and compilers each have their own
+            reason = str(error).strip().partition("\n")[0]
+            raise ZooError(
+                f"torch.compile cannot compile the model ({reason}); train without --compile."
+            ) from error
 
     @property
     def lr(self) -> float:

@@ -41,6 +41,8 @@ class Recipe:
         attention: weight of the distance between the two models' maps of activity at the ends of stages.
         lowering: how dynamic convolutions are computed, ``auto`` or one of ``zoo.layers.LOWERINGS``; what is
             learned is the same up to rounding.
+        compile: whether torch.compile makes the forward and backward; it needs a C++ compiler, and minutes
+            at the start and at each new size of the images.
         threads: CPU threads of a process; None leaves torch's choice.
         augmentation: how images are warped.
 
@@ -69,6 +71,7 @@ class Recipe:
     distillation: float = 0.5
     attention: float = 1.0
     lowering: str = "auto"
+    compile: bool = False
     threads: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
