@@ -104,6 +104,7 @@ def _break_down(args: argparse.Namespace) -> int:
             peers=False,
         )
     )
+    facts = environment()  # before a file changes the checkout
     roofs = {threads: ceilings(threads) for threads in args.threads}
     for threads, roof in roofs.items():
         reads, multiplies = (f"{roof[name] / 1e9:.1f}" for name in ("read", "product"))
@@ -118,7 +119,7 @@ def _break_down(args: argparse.Namespace) -> int:
         except WrongResult as error:
             print(f"refused {candidate.label}, batch {candidate.batch}: {error}")
             wrong = True
-    alone = all(candidate.is_static for candidate in profiles)  # no model is there to be compared with them
+    alone = all(candidate.is_static for candidate in planned.candidates)
     for candidate, found in profiles.items():
         if not candidate.is_static or alone:
             twin = None if candidate.is_static else profiles.get(candidate.twin)
@@ -128,8 +129,10 @@ def _break_down(args: argparse.Namespace) -> int:
         with atomic_path(args.output / "breakdown.txt") as path:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     if args.json is not None:
+        # What has no twin has nothing to be compared with.
+        kept = [found for candidate, found in profiles.items() if candidate.twin in profiles]
         with atomic_path(args.json) as path:
-            path.write_text(profile.to_json(profiles.values(), environment(), roofs), encoding="utf-8")
+            path.write_text(profile.to_json(kept, facts, roofs), encoding="utf-8")
     return int(wrong)
 
 

@@ -217,7 +217,7 @@ def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--models", "resnet10_static"], "the models have no dynamic convolutions"),
+        (["--models", "resnet10_static"], "the models have no layers with a lowering to choose"),
         (["--models", "resnet10_fgk", "--batch", "0"], "0 is not a batch size"),
         (
             ["--models", "resnet10_fgk", "--held-out", "resnet10_*"],

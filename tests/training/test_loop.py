@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
 import zoo
@@ -239,12 +240,34 @@ def test_a_compiled_run_learns_the_same(run: Run, tmp_path: Path) -> None:
 def test_what_cannot_be_compiled_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: nn.Module, **options: Any) -> nn.Module:
         def fail(*args: Any) -> None:
-            raise RuntimeError("no compiler\nand much more")
+            raise TorchDynamoException("no compiler\nand much more")
 
         broken = nn.Identity()
         broken.forward = fail
         return broken
 
     monkeypatch.setattr(torch, "compile", refuse)
-    with pytest.raises(ZooError, match=r"cannot compile the model \(no compiler\); train without --compile"):
+    with pytest.raises(ZooError, match=r"cannot compile testnet_static \(no compiler\); leave --compile out"):
         run(recipe={"compile": True})
+
+
+def test_other_errors_of_a_compiled_run_are_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(inputs: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(loop, "compiled", lambda model: model)
+    monkeypatch.setattr(loop, "warp", lambda images, maps, size: fail(images))
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        run(recipe={"compile": True})
+
+
+def test_what_anneals_is_not_compiled_at_every_update(
+    split: Split, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "compiled", lambda model: model)
+    soft = dataclasses.replace(recipe, model="resnet10_dyconv", compile=True, phases=((8, 1),))
+    with pytest.raises(
+        ZooError, match=r"resnet10_dyconv anneals.* train without --compile, or with --anneal 0"
+    ):
+        train(soft, zoo.create_model("resnet10_dyconv"), split, tmp_path)
+    train(dataclasses.replace(soft, anneal=0), zoo.create_model("resnet10_dyconv"), split, tmp_path)

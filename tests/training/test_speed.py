@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 import zoo
 from zoo.cli import run
@@ -58,15 +59,15 @@ def test_a_compiled_model_is_held_against_its_compiled_twin(monkeypatch):
 
 
 def test_what_torch_cannot_compile_is_one_sentence(monkeypatch):
-    def refuse(model):
+    def refuse(model, dynamic):
         def run(images):
-            raise RuntimeError("no compiler\nand much more")
+            raise TorchDynamoException("no compiler\nand much more")
 
         return run
 
     monkeypatch.setattr(torch, "compile", refuse)
     step = speed.Step(Candidate("resnet10_static", batch=2, side=8, compiled=True), torch.device("cpu"))
-    with pytest.raises(ZooError, match=r"torch\.compile cannot compile resnet10_static: no compiler$"):
+    with pytest.raises(ZooError, match=r"torch\.compile cannot compile resnet10_static \(no compiler\)"):
         step()
 
 
@@ -94,7 +95,9 @@ def test_what_cannot_be_measured_is_refused_first(tmp_path, capsys):
     assert run(speed.main, words) == 2
     assert "resnet10_kw cannot train with the lowering scaled; it can with auto" in capsys.readouterr().err
     assert run(speed.main, ["--models", "resnet10_kw", "--json", str(tmp_path / "none/speed.json")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert "in none that can be written to" in capsys.readouterr().err
+    assert run(speed.main, ["--models", "resnet10_kw", "--json", str(tmp_path)]) == 2
+    assert "it is a folder" in capsys.readouterr().err
 
 
 def test_the_record_holds_every_way(tmp_path, capsys):

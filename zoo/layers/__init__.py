@@ -4,6 +4,7 @@ from zoo.layers.base import DynamicConv2d
 from zoo.layers.cond_conv import CondConv2d
 from zoo.layers.configure import (
     anneal,
+    anneals,
     check_lowering,
     common_lowerings,
     dynamic_layers,
@@ -36,6 +37,7 @@ __all__ = [
     "KernelWeightedConv2d",
     "Lowering",
     "anneal",
+    "anneals",
     "check_lowering",
     "common_lowerings",
     "dynamic_layers",

@@ -39,8 +39,8 @@ class DynamicConv2d(nn.Module):
     identity_basis: ClassVar[bool] = False
     #: Lowerings the layer has besides those that every layer has.
     extra_lowerings: tuple[str, ...] = ()
-    #: Numbers of one sample's mixing in a slice, at least: about a core's cache at batch 1. Batch 8 would
-    #: want less, but every slice has operations of its own, which threads share badly.
+    #: Numbers of one sample's mixing in a slice, at least: about a core's cache at batch 1. With fewer, the
+    #: operations that every slice has of its own cost more than the cache saves.
     slice_numbers: ClassVar[int] = 1 << 19
     #: The family's own arguments with their defaults, a number or the name of the argument to follow; each
     #: becomes an attribute and must be at least 1.

@@ -140,6 +140,11 @@ def lowerings_of(layer: DynamicConv2d | type[DynamicConv2d]) -> list[str]:
     return [name for name, row in LOWERINGS.items() if row.common or name in layer.extra_lowerings]
 
 
+def anneals(layer: DynamicConv2d) -> bool:
+    """Return whether :func:`anneal` changes anything about a layer."""
+    return type(layer).anneal is not DynamicConv2d.anneal
+
+
 def common_lowerings(model: nn.Module) -> list[str]:
     """Return the names of the lowerings that every dynamic convolution of a model has."""
     layers = dynamic_layers(model)

@@ -1,5 +1,6 @@
 """The training loop: one command, one process or many, stopped and resumed at will."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, anneal, set_lowering, share_context
+from zoo.layers import LOWERINGS, anneal, anneals, dynamic_layers, set_lowering, share_context
 from zoo.models import create_model
 from zoo.training import checkpoint, log
 from zoo.training._require import progress_bar, require
 from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
+from zoo.training.compiling import compiled, explained
 from zoo.training.data import Split
 from zoo.training.distill import Teacher
 from zoo.training.evaluate import top1
@@ -108,6 +110,11 @@ class _Run:
         # The whole set fits: 150 MB as bytes. So a batch is an index, and no worker process copies images.
         self.images, self.labels = data.images.to(device), data.labels.to(device)
         set_training_lowering(model, recipe.lowering)
+        if recipe.compile and recipe.anneal and any(map(anneals, dynamic_layers(model))):
+            raise ZooError(
+                f"{recipe.model} anneals, and torch.compile would compile it anew at every update; "
+                "train without --compile, or with --anneal 0."
+            )
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)
@@ -127,7 +134,7 @@ class _Run:
         # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
         self.prepared = self.accelerator.prepare(self.model)
         if recipe.compile:
-            self.prepared = torch.compile(self.prepared, dynamic=False)
+            self.prepared = compiled(self.prepared)
 
     def resume(self) -> None:
         """Load the checkpoint and forget what was logged after it."""
@@ -191,32 +198,21 @@ class _Run:
         rows = rows.to(self.images.device)
         inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
         labels = self.labels[rows]
-        logits = self.forward(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        if self.teacher is not None:
-            with self.accelerator.autocast():
-                opinion, attention = self.teacher.losses(inputs, logits)
-            share = self.recipe.distillation
-            loss = (1 - share) * loss + share * opinion + self.recipe.attention * attention
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        with explained(self.recipe.model) if self.recipe.compile else contextlib.nullcontext():
+            logits = self.prepared(inputs)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+            if self.teacher is not None:
+                with self.accelerator.autocast():
+                    opinion, attention = self.teacher.losses(inputs, logits)
+                share = self.recipe.distillation
+                loss = (1 - share) * loss + share * opinion + self.recipe.attention * attention
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
         if self.recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
         self.ema.update(self.model, step=step + 1)
         return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits; where the model is to be compiled, the first call of a size compiles it."""
-        if not self.recipe.compile:
-            return self.prepared(inputs)
-        try:
-            return self.prepared(inputs)
-        except Exception as error:  # dynamo, inductor and compilers each have their own
-            reason = str(error).strip().partition("\n")[0]
-            raise ZooError(
-                f"torch.compile cannot compile the model ({reason}); train without --compile."
-            ) from error
 
     @property
     def lr(self) -> float:

@@ -6,6 +6,7 @@ model is compared with its compiled twin. What is measured is in the file after 
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import multiprocessing
@@ -33,6 +34,7 @@ from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers
 from zoo.machine import commit, cpu_model
 from zoo.training import log
 from zoo.training.augment import Augmentation, warp
+from zoo.training.compiling import compiled, explained
 from zoo.training.loop import set_training_lowering
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
@@ -84,22 +86,17 @@ class Step:
         self.images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(10, (candidate.batch,), device=device)
         self.device = device
-        self.run: Any = torch.compile(self.model) if candidate.compiled else self.model
+        self.run: Any = compiled(self.model) if candidate.compiled else self.model
 
     def __call__(self) -> float:
         """Take the step and return the seconds it took."""
         began = time.perf_counter()
-        try:
+        with explained(self.candidate.model) if self.candidate.compiled else contextlib.nullcontext():
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                 logits = self.run(self.images)
             loss = F.cross_entropy(logits.float(), self.labels)
             self.optimizer.zero_grad()
             loss.backward()
-        except Exception as error:  # dynamo, inductor and compilers each have their own
-            if not self.candidate.compiled:
-                raise
-            reason = str(error).strip().partition("\n")[0]
-            raise ZooError(f"torch.compile cannot compile {self.candidate.model}: {reason}") from error
         self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -145,12 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("batch", "side", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ZooError(f"cannot write {args.json}: there is no folder {args.json.parent}; make it first.")
+    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
+        raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
     wanted = _wanted(args)
     if not wanted:
         raise ZooError("there is nothing to compare: a static twin is measured beside a dynamic model.")
     torch.set_num_threads(args.threads)
+    facts = _environment(args.threads)  # before the first file changes the checkout
     loaded = {
         "batch": args.batch,
         "side": args.side,
@@ -160,7 +158,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for ways in wanted:
         rows += measure(ways, args.rounds, args.threads)
         if args.json is not None:
-            record = _record(words, args.threads, loaded, rows)
+            command = shlex.join(["python", "-m", "zoo.training.speed", *words])
+            record = {
+                "format": FORMAT,
+                "command": command,
+                "environment": facts,
+                "loading": loaded,
+                "rows": rows,
+            }
             with cli.atomic_path(args.json) as path:
                 path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
@@ -189,25 +194,17 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
     return wanted
 
 
-def _record(
-    words: Sequence[str], threads: int, loaded: dict[str, Any], rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return what the file holds."""
+def _environment(threads: int) -> dict[str, Any]:
+    """Return what the figures depend on beyond the models."""
     return {
-        "format": FORMAT,
-        "command": shlex.join(["python", "-m", "zoo.training.speed", *words]),
-        "environment": {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "cpu": cpu_model(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "cores": os.cpu_count(),
-            "threads": threads,
-            "python": platform.python_version(),
-            "versions": {"zoo": zoo.__version__, "torch": torch.__version__},
-            "commit": commit(),
-        },
-        "loading": loaded,
-        "rows": rows,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": {"zoo": zoo.__version__, "torch": torch.__version__},
+        "commit": commit(),
     }
 
 
@@ -243,6 +240,8 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
             if number:
                 taken[each].append(seconds)
     steps.clear()  # before others need the memory
+    if any(each.compiled for each in taken):
+        torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without
     rows: list[dict[str, Any]] = []
     for each, own in taken.items():
         ratios = [theirs / mine for theirs, mine in zip(taken[twins.get(each, each)], own, strict=True)]
