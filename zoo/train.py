@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="use torch.compile: minutes at the start, faster from then on where measured: kw, fgk",
+        help="use torch.compile: slow to start, faster from then on where measured: kw, fgk",
     )
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser

@@ -252,11 +252,11 @@ def test_what_cannot_be_compiled_is_one_sentence(run: Run, monkeypatch: pytest.M
 
 
 def test_other_errors_of_a_compiled_run_are_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(inputs: Tensor) -> Tensor:
-        raise RuntimeError("out of memory")
+    class Broken(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(loop, "compiled", lambda model: model)
-    monkeypatch.setattr(loop, "warp", lambda images, maps, size: fail(images))
+    monkeypatch.setattr(loop, "compiled", lambda model: Broken())
     with pytest.raises(RuntimeError, match=r"^out of memory$"):
         run(recipe={"compile": True})
 

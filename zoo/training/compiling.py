@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 
 
 def compiled(model: nn.Module) -> Any:
-    """Return ``model`` as torch.compile runs it: made anew for each size of images, in minutes."""
+    """Return ``model`` as torch.compile runs it: made anew for each size of images."""
     return torch.compile(model, dynamic=False)
 
 
@@ -22,10 +22,12 @@ def explained(name: str) -> Iterator[None]:
     Args:
         name: of the model.
     """
-    from torch._dynamo.exc import TorchDynamoException  # it takes a second, and most runs need none of it
-
     try:
         yield
-    except TorchDynamoException as error:
+    except Exception as error:
+        from torch._dynamo.exc import TorchDynamoException  # slow to import, and most runs need none of it
+
+        if not isinstance(error, TorchDynamoException):
+            raise
         reason = str(error).strip().partition("\n")[0]
         raise ZooError(f"torch.compile cannot compile {name} ({reason}); leave --compile out.") from error

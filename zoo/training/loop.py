@@ -1,6 +1,5 @@
 """The training loop: one command, one process or many, stopped and resumed at will."""
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -198,7 +197,7 @@ class _Run:
         rows = rows.to(self.images.device)
         inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
         labels = self.labels[rows]
-        with explained(self.recipe.model) if self.recipe.compile else contextlib.nullcontext():
+        with explained(self.recipe.model):
             logits = self.prepared(inputs)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
             if self.teacher is not None:

@@ -41,7 +41,7 @@ class Recipe:
         attention: weight of the distance between the two models' maps of activity at the ends of stages.
         lowering: how dynamic convolutions are computed, ``auto`` or one of ``zoo.layers.LOWERINGS``; what is
             learned is the same up to rounding.
-        compile: whether torch.compile makes the forward and backward; it needs a C++ compiler, and minutes
+        compile: whether torch.compile makes the forward and backward; it needs a C++ compiler, and time
             at the start and at each new size of the images.
         threads: CPU threads of a process; None leaves torch's choice.
         augmentation: how images are warped.

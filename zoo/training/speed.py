@@ -6,7 +6,6 @@ model is compared with its compiled twin. What is measured is in the file after 
 """
 
 import argparse
-import contextlib
 import datetime
 import json
 import multiprocessing
@@ -91,7 +90,7 @@ class Step:
     def __call__(self) -> float:
         """Take the step and return the seconds it took."""
         began = time.perf_counter()
-        with explained(self.candidate.model) if self.candidate.compiled else contextlib.nullcontext():
+        with explained(self.candidate.model):
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                 logits = self.run(self.images)
             loss = F.cross_entropy(logits.float(), self.labels)
