@@ -29,6 +29,7 @@ from zoo import cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
+from zoo.training.augment import Augmentation
 from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import top1
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             phases=((options.size, options.epochs),),
             # Kernels of each image's own come last: on a CPU they take long.
             shared_epochs=options.epochs - 1,
-            mild_epochs=options.epochs,
+            augmentation=Augmentation(vflip=False, degrees=15.0, scale=(0.9, 1.1), shear=5.0),
             batch_size=min(options.batch_size, len(data)),
             ema_decay=0.9,
             lr=options.lr,

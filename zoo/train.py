@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
     given = _given(options)
     if options.resume:
         recipe = checkpoint.read_progress(run_dir).recipe
+        own = {name: getattr(recipe, name) for name in given} | {"upright": recipe.augmentation.upright}
+        if options.upright is not None:
+            given["upright"] = options.upright
         for name, value in given.items():
-            if value != getattr(recipe, name):
+            if value != own[name]:
                 raise ZooError(
-                    f"the run in {run_dir} has {name} {getattr(recipe, name)!r}, not {value!r}; "
+                    f"the run in {run_dir} has {name} {own[name]!r}, not {value!r}; "
                     "resume with its own settings, or choose another --run-dir."
                 )
         return recipe
@@ -98,14 +102,19 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
         )
     if "model" not in given:
         raise ZooError("give the --model to train.")
-    if options.recipe is None:
-        return Recipe(**given)
-    return replace(recipes.named(options.recipe, given["model"]), **given)
+    named = Recipe if options.recipe is None else partial(recipes.named, options.recipe)
+    recipe = replace(named(given["model"]), **given)
+    if options.upright is None:
+        return recipe
+    return replace(recipe, augmentation=replace(recipe.augmentation, upright=options.upright))
 
 
 def _warm_start(model: nn.Module, path: str) -> None:
     errors = zoo.models.warm_start(model, checkpoint.read_weights(path))
-    summary = f", largest relative error of the kernels {max(errors.values()):.2g}" if errors else ""
+    held = [error for error in errors.values() if error is not None]
+    summary = f", largest relative error of the kernels {max(held):.2g}" if held else ""
+    if fresh := len(errors) - len(held):
+        summary += f", {fresh} of them with kernels that start at random"
     print(f"warm start from {path}: {len(errors)} dynamic layers{summary}", flush=True)
 
 
@@ -142,7 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--phases", nargs="+", metavar="SIZE:EPOCHS", help="such as 16:4 24:1 32:1")
     add = group.add_argument
     add("--shared-epochs", type=int, metavar="N", help="first epochs, in which a batch shares its kernels")
-    add("--mild-epochs", type=int, metavar="N", help="last epochs, in which images are hardly warped")
+    add(
+        "--upright",
+        type=float,
+        metavar="SHARE",
+        help="share of the images that are only mirrored and shifted",
+    )
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")
     add("--optimizer", metavar="NAME", help="name in timm's optimizer registry")

@@ -41,6 +41,25 @@ def test_an_approximate_warm_start_reports_its_error() -> None:
     assert errors.keys() == {name for name, m in dynamic.named_modules() if isinstance(m, DynamicConv2d)}
 
 
+def test_a_family_without_room_for_static_kernels_keeps_its_own() -> None:
+    static = twin()
+    dynamic = timm.create_model("resnet10_dpk").eval()
+    bank = dynamic.get_parameter("layer1.0.conv1.bank").clone()
+    errors = warm_start(dynamic, static.state_dict())
+    assert len(errors) == 8
+    assert set(errors.values()) == {None}
+    assert torch.equal(dynamic.get_parameter("layer1.0.conv1.bank"), bank)
+    for name in ("bn1.running_var", "layer4.0.downsample.0.weight", "fc.weight"):
+        assert torch.equal(dynamic.state_dict()[name], static.state_dict()[name])
+
+
+def test_a_bias_is_taken_where_the_kernels_cannot_be() -> None:
+    static = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 1))
+    dynamic = nn.Sequential(FAMILIES["dpk"](4, 6, 3), nn.Conv2d(6, 2, 1))
+    assert warm_start(dynamic, static.state_dict()) == {"0": None}
+    assert torch.equal(dynamic[0].bias, static[0].bias)
+
+
 @pytest.mark.parametrize("name", ["resnet10_dpk", "resnet10_static"])
 def test_warm_start_from_weights_of_its_own(name: str) -> None:
     trained, fresh = timm.create_model(name).eval(), timm.create_model(name).eval()
@@ -63,8 +82,6 @@ def test_warm_start_refuses_what_does_not_fit() -> None:
     for name in ("resnet10_kw", "resnet10_static"):
         with pytest.raises(ZooError, match=r"the model has no layer1\.1\.conv1\.weight; give those of the"):
             warm_start(timm.create_model(name), deeper)
-    with pytest.raises(ZooError, match="DotProductConv2d cannot start from static kernels"):
-        warm_start(timm.create_model("resnet10_dpk"), state)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

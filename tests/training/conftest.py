@@ -37,8 +37,8 @@ def one_cpu_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def tiny_models() -> None:
-    """Register ``testnet_static`` and ``testnet_kw``, a ResNet of a few thousand parameters and its twin."""
-    for family in ("static", "kw"):
+    """Register ``testnet_static`` and dynamic twins of it: ResNets of a few thousand parameters."""
+    for family in ("static", "kw", "dpk"):
         if not timm.is_model(f"testnet_{family}"):
             register(f"testnet_{family}", _TINY, family)
 

@@ -3,6 +3,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
+from zoo.errors import ZooError
 from zoo.training.augment import Augmentation, inverse_affine, normalise, warp
 
 from .helpers import make_images
@@ -84,6 +85,31 @@ def test_parameters_stay_in_their_ranges() -> None:
     assert angle.min() < -175
     assert angle.max() > 175
     assert set((maps[:, :, 2] * 16).round(decimals=3).flatten().tolist()) == set(range(-4, 5))
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_share_of_the_images_stays_upright_and_sharp(share: float) -> None:
+    images = make_images(1).expand(1000, -1, -1, -1)
+    warped = Augmentation().draw(1000, 32, seeded())
+    maps = Augmentation(upright=share).draw(1000, 32, seeded())
+    spared = (maps != warped).flatten(1).any(dim=1)
+    assert spared.float().mean().item() == pytest.approx(share, abs=0.05)
+    linear = maps[spared, :, :2]
+    assert torch.equal(linear.abs(), torch.eye(2).expand_as(linear))
+    assert (linear[:, 1, 1] == 1).all(), "none is upside down"
+    mirrored = (linear[:, 0, 0] == -1).float().mean().item()
+    assert mirrored == pytest.approx(0.5, abs=0.05)
+    # No pixel is a mixture of others: each is one of the image's, or the black around it.
+    values = torch.cat([normalise(images[:1]).flatten(), torch.tensor([-1.0])])
+    sharp = warp(images[spared], maps[spared])[:50].flatten(1)
+    for one in sharp:
+        assert (one.unsqueeze(1) - values).abs().min(dim=1).values.max() < 1e-4
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_the_share_of_upright_images_is_checked(share: float) -> None:
+    with pytest.raises(ZooError, match=f"upright is {share}; it must be from 0 to 1"):
+        Augmentation(upright=share)
 
 
 def test_a_seed_decides_everything() -> None:

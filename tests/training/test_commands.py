@@ -44,6 +44,9 @@ def test_warm_start_and_resume(zoo_train: Command, run_dir: Path, capsys: pytest
     twin += ["--run-dir", str(run_dir / "twin")]
     assert zoo_train(*twin) == 0
     assert "8 dynamic layers, largest relative error of the kernels" in capsys.readouterr().out
+    attention = ["testnet_dpk" if word == "testnet_kw" else word for word in twin[:-1]]
+    assert zoo_train(*attention, str(run_dir / "attention")) == 0
+    assert "8 dynamic layers, 8 of them with kernels that start at random" in capsys.readouterr().out
     static.unlink()
     assert zoo_train(*twin, "--resume") == 0
     assert zoo_train("--run-dir", str(run_dir / "twin"), "--resume") == 0
@@ -51,9 +54,9 @@ def test_warm_start_and_resume(zoo_train: Command, run_dir: Path, capsys: pytest
 
 
 def test_a_tag_is_no_part_of_the_key(zoo_train: Command, weights: Path, run_dir: Path) -> None:
-    assert zoo_train("--model", "testnet_static.cifar10", *SHORT[2:], "--mild-epochs", "1", "--publish") == 0
+    assert zoo_train("--model", "testnet_static.cifar10", *SHORT[2:], "--upright", "0.5", "--publish") == 0
     recipe = checkpoint.read_progress(run_dir).recipe
-    assert (recipe.model, recipe.mild_epochs) == ("testnet_static", 1)
+    assert (recipe.model, recipe.augmentation.upright) == ("testnet_static", 0.5)
     assert pretrained.read_manifest().keys() == {"testnet_static"}
     assert evaluate.expand(["testnet_static.cifar10", "testnet_*"]) == ["testnet_static"]
 
@@ -121,6 +124,9 @@ def test_resuming_with_other_settings(zoo_train: Command, capsys: pytest.Capture
     assert zoo_train(*SHORT) == 0
     assert zoo_train(*SHORT, "--lr", "0.5", "--resume") == 2
     assert "has lr 0.002, not 0.5; resume with its own settings" in capsys.readouterr().err
+    assert zoo_train(*SHORT, "--upright", "0.5", "--resume") == 2
+    assert "has upright 0.0, not 0.5; resume with its own settings" in capsys.readouterr().err
+    assert zoo_train(*SHORT, "--upright", "0", "--resume") == 0
 
 
 def test_run_dir_that_cannot_be_made(

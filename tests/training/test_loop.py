@@ -15,7 +15,6 @@ from torch._dynamo.utils import counters
 import zoo
 from zoo.errors import ZooError
 from zoo.training import checkpoint, log, loop
-from zoo.training.augment import MILD, Augmentation
 from zoo.training.batches import batches
 from zoo.training.data import Split
 from zoo.training.loop import train
@@ -148,18 +147,12 @@ def test_kernels_are_shared_in_the_first_epochs(run: Run, monkeypatch: pytest.Mo
     assert calls == [True, False, False]
 
 
-def test_images_are_hardly_warped_in_the_last_epochs(
-    run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw, used = Augmentation.draw, []
-
-    def recording(self: Augmentation, *args: Any) -> Tensor:
-        used.append(self)
-        return draw(self, *args)
-
-    monkeypatch.setattr(Augmentation, "draw", recording)
-    run(recipe={"mild_epochs": 1})
-    assert used == [recipe.augmentation] * 8 + [MILD] * 4
+def test_batches_are_warped_as_the_recipe_says(recipe: Recipe) -> None:
+    upright = dataclasses.replace(recipe.augmentation, upright=1.0)
+    for given, share in ((recipe, 0.0), (dataclasses.replace(recipe, augmentation=upright), 1.0)):
+        maps = torch.cat([maps for _, maps in batches(given, 0, 64, 32)])
+        level = (maps[:, 1, :2] == torch.tensor([0.0, 1.0])).all(dim=1)
+        assert level.float().mean().item() == share
 
 
 def test_an_epoch_is_a_fresh_random_subset(recipe: Recipe) -> None:

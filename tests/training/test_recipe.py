@@ -55,8 +55,6 @@ def test_a_word_that_is_no_phase(word: str) -> None:
         ("seed", 2**31),
         ("shared_epochs", -1),
         ("shared_epochs", 31),
-        ("mild_epochs", -1),
-        ("mild_epochs", 31),
         ("amp", "fp16"),
     ],
 )
@@ -68,7 +66,7 @@ def test_values_out_of_range(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"shared_epochs": 30, "mild_epochs": 30},
+        {"shared_epochs": 30},
         {"warmup": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0, "weight_decay": 0.0},
         {"phases": ((8, 1),), "batch_size": 1, "images_per_epoch": 1, "threads": 1, "seed": 2**31 - 1},
     ],

@@ -1,12 +1,15 @@
 """Recipes: each stands for every model, and the command line has the last word."""
 
+from dataclasses import replace
+
 import pytest
 
 from zoo import train
 from zoo.errors import ZooError
+from zoo.layers import FAMILIES
 from zoo.models import list_models
-from zoo.pretrained import manifest_entry
 from zoo.training import recipes
+from zoo.training.augment import Augmentation
 from zoo.training.recipe import Recipe
 
 
@@ -19,11 +22,33 @@ def test_a_recipe_stands_for_every_model(name: str) -> None:
         assert Recipe.from_dict(found.to_dict()) == found
 
 
-def test_a_family_starts_from_its_trained_twin_where_it_can() -> None:
-    assert manifest_entry("resnet18_static") is not None
-    assert recipes.named("cpu", "resnet18_kw").warm_start.endswith("resnet18_static.safetensors")
-    for alone in ("resnet18_static", "resnet18_dpk", "resnet18_se", "resnet50_kw"):
-        assert recipes.named("cpu", alone).warm_start is None
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        ("resnet18_static", "resnet18_static"),
+        ("resnet18_kw", "resnet18_static"),
+        ("mobilenetv3_small_100_dyconv", "mobilenetv3_small_100_static"),
+        ("resnet18_dpk", "resnet18_dpk"),
+        ("resnet18_se", "resnet18_se"),
+    ],
+)
+def test_a_model_is_finished_from_the_base_that_it_can_hold(model: str, start: str) -> None:
+    assert recipes.named("finish", model).warm_start == f"runs/{start}_base/checkpoint.safetensors"
+
+
+def test_all_families_are_finished_alike() -> None:
+    found = [recipes.named("finish", f"resnet18_{family}") for family in ("static", *FAMILIES, "se")]
+    assert {replace(recipe, model="", warm_start=None) for recipe in found} == {
+        Recipe("", phases=((32, 4),), lr=1e-3, augmentation=Augmentation(upright=0.5))
+    }
+
+
+def test_only_a_family_without_room_for_static_kernels_starts_its_base_from_another() -> None:
+    starts = {
+        name: recipes.named("cpu", f"resnet18_{name}").warm_start for name in ("static", "kw", "se", "dpk")
+    }
+    assert starts.pop("dpk") == "runs/resnet18_static_base/checkpoint.safetensors"
+    assert set(starts.values()) == {None}
 
 
 def test_the_command_line_has_the_last_word(tmp_path) -> None:
@@ -34,17 +59,19 @@ def test_the_command_line_has_the_last_word(tmp_path) -> None:
         "gpu",
         "--phases",
         "16:2",
-        "--mild-epochs",
-        "0",
+        "--upright",
+        "0.5",
         "--lr",
         "0.5",
     ]
     given = train._recipe(train._parser().parse_args(words), tmp_path)
     own = recipes.named("gpu", "resnet10_kw")
-    assert (given.phases, given.lr) == (((16, 2),), 0.5)
+    assert given.augmentation == replace(own.augmentation, upright=0.5)
+    assert (given.phases, given.lr, given.augmentation.upright) == (((16, 2),), 0.5, 0.5)
     assert (given.batch_size, given.ema_decay) == (own.batch_size, own.ema_decay)
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ZooError, match=r"there is no recipe 'gpus'; there are cpu, gpu\. Did you mean gpu"):
+    known = "cpu, finish, gpu"
+    with pytest.raises(ZooError, match=rf"there is no recipe 'gpus'; there are {known}\. Did you mean gpu"):
         recipes.named("gpus", "resnet18_kw")

@@ -258,6 +258,11 @@ class DynamicConv2d(nn.Module):
         # Where channels are many the maps are small, and the rows of the padding a large part of them.
         return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 512 else "unfold"
 
+    @classmethod
+    def holds_static(cls) -> bool:
+        """Tell whether layers can begin near a static convolution; :meth:`warm_start_` says how near."""
+        return cls.warm_start_ is not DynamicConv2d.warm_start_
+
     @torch.jit.unused
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
         """Make the layer compute the static convolution ``weight`` (O, I/G, kh, kw), ``bias`` (O).
@@ -269,7 +274,7 @@ class DynamicConv2d(nn.Module):
         Raises:
             ZooError: the family has no parameters that could hold a static kernel.
         """
-        raise ZooError(f"{type(self).__name__} cannot start from static kernels; train it from scratch.")
+        raise ZooError(f"{type(self).__name__} cannot start from static kernels; leave its own.")
 
     @torch.jit.unused
     def scale_to_he_(self, parameter: Tensor) -> None:

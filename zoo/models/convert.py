@@ -148,11 +148,12 @@ def replace(model: nn.Module, modules: Mapping[Any, nn.Module]) -> None:
 
 
 @torch.no_grad()
-def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str, float]:
+def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str, float | None]:
     """Start a model from the weights of its static twin, or from weights of its own.
 
-    From the twin's, everything but the dynamic convolutions is copied; each of those takes the static kernel
-    as far as its family can hold it.
+    From the twin's, everything but the dynamic convolutions is copied; each of those takes the bias, and the
+    static kernel as far as its family can hold it. Where the family can hold none, the kernels stay as they
+    are.
 
     Args:
         model: the dynamic model, changed in place.
@@ -160,11 +161,10 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
 
     Returns:
         For every dynamic convolution the relative error of the kernels it starts with (0: exact, as from the
-        model's own weights).
+        model's own weights); None where they stay as they are.
 
     Raises:
-        ZooError: a tensor is missing, of another shape, or one that the model has no place for; or the family
-            cannot hold static kernels.
+        ZooError: a tensor is missing, of another shape, or one that the model has no place for.
     """
     dynamic = {name: module for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
     own = {f"{name}.{key}" for name, module in dynamic.items() for key in module.state_dict()}
@@ -181,11 +181,16 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
         value.copy_(static_state[key])
     if not from_twin:
         return dict.fromkeys(dynamic, 0.0)
-    errors = {}
+    errors: dict[str, float | None] = {}
     for name, conv in dynamic.items():
         like = next(conv.parameters())
         bias = None if conv.bias is None else static_state[f"{name}.bias"].to(like)
-        errors[name] = conv.warm_start_(static_state[f"{name}.weight"].to(like), bias)
+        if conv.holds_static():
+            errors[name] = conv.warm_start_(static_state[f"{name}.weight"].to(like), bias)
+            continue
+        errors[name] = None
+        if conv.bias is not None and bias is not None:
+            conv.bias.copy_(bias)
     return errors
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.training.augment import MILD
 from zoo.training.recipe import Recipe
 
 
@@ -61,9 +60,7 @@ def batches(
     order = torch.randperm(images, generator=generator)
     local = recipe.batch_size // processes
     share = slice(rank * local, (rank + 1) * local)
-    mild = epoch >= len(recipe.sizes) - recipe.mild_epochs
-    augmentation = MILD if mild else recipe.augmentation
     for update in range(updates_per_epoch(recipe, images, processes)):
         rows = order[update * recipe.batch_size : (update + 1) * recipe.batch_size]
-        maps = augmentation.draw(len(rows), side, generator)
+        maps = recipe.augmentation.draw(len(rows), side, generator)
         yield rows[share], maps[share]

@@ -20,7 +20,6 @@ class Recipe:
         phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.
         shared_epochs: for so many epochs at the start, the samples of a batch share the kernels of their mean
             context (:func:`zoo.layers.share_context`), which costs less than kernels of their own.
-        mild_epochs: for so many epochs at the end, images are warped by ``MILD`` instead of ``augmentation``.
         images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
         batch_size: images an update, over all processes together.
         optimizer: name in timm's optimizer registry.
@@ -53,7 +52,6 @@ class Recipe:
     model: str
     phases: tuple[tuple[int, int], ...] = ((32, 30),)
     shared_epochs: int = 0
-    mild_epochs: int = 0
     images_per_epoch: int | None = None
     batch_size: int = 128
     optimizer: str = "adamw"
@@ -85,8 +83,8 @@ class Recipe:
         for name in ("batch_size", "images_per_epoch", "threads"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, "at least 1")
-        for name in ("shared_epochs", "mild_epochs"):
-            check(0 <= getattr(self, name) <= len(self.sizes), name, "from 0 to the number of epochs")
+        shared = 0 <= self.shared_epochs <= len(self.sizes)
+        check(shared, "shared_epochs", "from 0 to the number of epochs")
         for name in ("warmup", "anneal", "label_smoothing", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")

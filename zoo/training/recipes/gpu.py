@@ -6,15 +6,16 @@ The whole data set lies on the device and is warped there, in bf16. What it reac
 has been published yet. The weights in the manifest say which recipe made them.
 """
 
+from zoo.training.augment import Augmentation
 from zoo.training.recipe import Recipe
 
 
 def recipe(model: str) -> Recipe:
-    """Return 150 epochs at full size, the last 15 of hardly warped images."""
+    """Return 150 epochs at full size, a quarter of the images upright."""
     return Recipe(
         model,
         phases=((32, 150),),
-        mild_epochs=15,
+        augmentation=Augmentation(upright=0.25),
         batch_size=256,
         lr=3e-3,
         ema_decay=0.9995,
