@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from zoo.errors import ZooError
 
 
@@ -32,9 +34,16 @@ def progress_bar(*args: Any, **options: Any) -> Any:
 
 def first_process_first() -> AbstractContextManager[None]:
     """Let the first process of each machine run the block alone, then the others; all must enter it."""
-    accelerate = require("accelerate")
-    on_cpu = accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU")
-    return accelerate.PartialState(cpu=on_cpu).local_main_process_first()
+    return require("accelerate").PartialState(cpu=on_cpu()).local_main_process_first()
+
+
+def on_cpu() -> bool:
+    """Tell whether accelerate shall use the CPU: because it is told to, or because there is nothing else.
+
+    Without being told, accelerate takes processes that find no accelerator for so many runs of one process.
+    """
+    told = require("accelerate").utils.parse_flag_from_env("ACCELERATE_USE_CPU")
+    return told or not torch.accelerator.is_available()
 
 
 def is_first_process() -> bool:

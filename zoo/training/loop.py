@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, anneal, anneals, dynamic_layers, set_lowering, share_context
 from zoo.models import create_model
 from zoo.training import checkpoint, log
-from zoo.training._require import progress_bar, require
+from zoo.training._require import on_cpu, progress_bar, require
 from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
@@ -100,7 +100,7 @@ class _Run:
             torch.set_num_threads(recipe.threads)
         accelerate = require("accelerate")
         amp = recipe.amp or ("bf16" if torch.cuda.is_available() else "no")
-        self.accelerator = accelerate.Accelerator(mixed_precision=amp)
+        self.accelerator = accelerate.Accelerator(cpu=on_cpu(), mixed_precision=amp)
         self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.updates = updates_per_epoch(recipe, len(data), self.world)
