@@ -29,6 +29,7 @@ from zoo import cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
+from zoo.training import memory
 from zoo.training.augment import Augmentation
 from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("images", "test_images", "epochs", "size", "batch_size", "threads"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    memory.keep_freed_memory()
     data = first(load_cifar10("train", options.data), options.images)
     test = first(load_cifar10("test", options.data), options.test_images)
     rows = []
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             phases=((options.size, options.epochs),),
             # Kernels of each image's own come last: on a CPU they take long.
             shared_epochs=options.epochs - 1,
+            # Images close to upright: a few epochs teach little of those at any angle.
             augmentation=Augmentation(vflip=False, degrees=15.0, scale=(0.9, 1.1), shear=5.0),
             batch_size=min(options.batch_size, len(data)),
             ema_decay=0.9,

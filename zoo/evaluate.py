@@ -14,7 +14,7 @@ import zoo
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.pretrained import manifest_entry, record_figures
-from zoo.training import invariance
+from zoo.training import invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import first, load_cifar10
 from zoo.training.evaluate import figures, place, table
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("batch_size", "draws", "curves"):
         if (value := getattr(options, flag)) is not None and value < 1:
             raise ZooError(f"--{flag.replace('_', '-')} is {value}; it must be at least 1.")
+    memory.keep_freed_memory()
     # All of them are built before the first is measured: a wrong name costs a second, not an hour.
     models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
     if options.checkpoint:

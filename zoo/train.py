@@ -21,7 +21,7 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.errors import ZooError
-from zoo.training import checkpoint, optimizer, recipes
+from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.model = zoo.models.check_name(options.model)
     if options.teacher:
         options.teacher = zoo.models.check_name(options.teacher)
+    memory.keep_freed_memory()
     run_dir = Path(options.run_dir or Path("runs") / options.model)
     if options.publish or options.publish_only:
         check_folder()
@@ -56,11 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     recipe = _recipe(options, run_dir)
+    start = recipe.warm_start
+    if start and not options.resume and not options.warm_start and not Path(start).is_file():
+        raise ZooError(
+            f"the recipe {options.recipe} starts {recipe.model} from {start}, which is not there; "
+            f"train that first, as zoo/training/recipes/{options.recipe}.py says, or give a --warm-start."
+        )
     optimizer.check_name(recipe.optimizer)
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
-    if recipe.warm_start and not options.resume:
-        _warm_start(model, recipe.warm_start)
+    if start and not options.resume:
+        _warm_start(model, start)
     with first_process_first():  # it alone downloads
         data = load_cifar10("train", options.data)
         test = load_cifar10("test", options.data) if options.eval_every != 0 else None
@@ -83,13 +90,10 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
 
 def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
     """Return the recipe that the command line gives, or that of the run it resumes."""
-    given = _given(options)
     if options.resume:
         recipe = checkpoint.read_progress(run_dir).recipe
-        own = {name: getattr(recipe, name) for name in given} | {"upright": recipe.augmentation.upright}
-        if options.upright is not None:
-            given["upright"] = options.upright
-        for name, value in given.items():
+        own, asked = map(_settings, (recipe, _changed(recipe, options)))
+        for name, value in asked.items():
             if value != own[name]:
                 raise ZooError(
                     f"the run in {run_dir} has {name} {own[name]!r}, not {value!r}; "
@@ -100,13 +104,25 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
         raise ZooError(
             f"{run_dir} already holds a run; add --resume to go on with it, or choose another --run-dir."
         )
-    if "model" not in given:
+    if options.model is None:
         raise ZooError("give the --model to train.")
     named = Recipe if options.recipe is None else partial(recipes.named, options.recipe)
-    recipe = replace(named(given["model"]), **given)
-    if options.upright is None:
-        return recipe
-    return replace(recipe, augmentation=replace(recipe.augmentation, upright=options.upright))
+    return _changed(named(options.model), options)
+
+
+def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Return a recipe with what the command line sets."""
+    augmentation = recipe.augmentation
+    if options.upright is not None:
+        augmentation = replace(augmentation, upright=options.upright)
+    return replace(recipe, augmentation=augmentation, **_given(options))
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return every choice of a recipe by its name, those of the augmentation among them."""
+    settings = vars(recipe) | vars(recipe.augmentation)
+    del settings["augmentation"]
+    return settings
 
 
 def _warm_start(model: nn.Module, path: str) -> None:

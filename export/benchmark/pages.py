@@ -196,15 +196,14 @@ def _training(record: dict[str, Any]) -> str:
     header = ["model", "lowering", "batch", "image", "images/s", "of static", "memory MiB"]
     lines: list[list[str]] = []
     # A static twin is measured anew beside each of its families; the first stands for all.
-    distinct: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    distinct: dict[tuple[str, str], dict[str, Any]] = {}
     for row in record["rows"]:
-        distinct.setdefault((row["model"], row["lowering"], row["compiled"]), row)
+        distinct.setdefault((row["model"], speed.way(row)), row)
     for row in sorted(distinct.values(), key=lambda row: (row["model"], -row["over_static"])):
-        how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
         rate = [f"{row['images_per_second']:.1f}", f"{row['over_static']:.2f}"]
         memory = f"{row['peak_memory_mb'] or ''}"
         size = f"{row['side']} px"
-        lines.append([f"`{row['model']}`", how, str(row["batch"]), size, *rate, memory])
+        lines.append([f"`{row['model']}`", speed.way(row), str(row["batch"]), size, *rate, memory])
     load = record["loading"]
     rate = [f"{load['images_per_second']:.1f}", ""]
     lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])

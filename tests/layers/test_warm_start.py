@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.errors import ZooError
 from zoo.layers import (
     CondConv2d,
     ConvexConv2d,
@@ -87,6 +86,9 @@ def test_warm_started_experts_differ(layer: type[DynamicConv2d]) -> None:
     assert (conv.experts[0] - conv.experts[1]).abs().min() > 0
 
 
-def test_dpk_says_that_it_cannot() -> None:
-    with pytest.raises(ZooError, match="DotProductConv2d cannot start from static kernels"):
-        DotProductConv2d(4, 6, 3).warm_start_(torch.randn(6, 4, 3, 3))
+def test_dpk_takes_the_bias_alone() -> None:
+    static, conv = nn.Conv2d(4, 6, 3), DotProductConv2d(4, 6, 3)
+    before = {name: value.clone() for name, value in conv.state_dict().items()}
+    assert conv.warm_start_(static.weight, static.bias) is None
+    before["bias"] = static.bias
+    assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())

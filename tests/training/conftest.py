@@ -15,6 +15,7 @@ from timm.models.resnet import BasicBlock
 from zoo import cli, train
 from zoo.models import BACKBONES, register
 from zoo.pretrained import CIFAR10_CLASSES
+from zoo.training import memory
 from zoo.training.data import Split
 from zoo.training.recipe import Recipe
 
@@ -28,8 +29,9 @@ _TINY = dataclasses.replace(
 
 @pytest.fixture(autouse=True)
 def one_cpu_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Train on the CPU, and let each test set accelerate up anew."""
+    """Train on the CPU, let each test set accelerate up anew, and give memory back for the next tests."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: False)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()

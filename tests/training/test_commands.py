@@ -53,6 +53,15 @@ def test_warm_start_and_resume(zoo_train: Command, run_dir: Path, capsys: pytest
     assert checkpoint.read_progress(run_dir / "twin").recipe.model == "testnet_kw"
 
 
+def test_a_recipe_whose_base_is_missing_says_what_to_train(
+    zoo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert zoo_train("--model", "testnet_kw", "--recipe", "finish") == 2
+    base = "runs/testnet_static_base/checkpoint.safetensors"
+    assert f"the recipe finish starts testnet_kw from {base}, which is not there" in capsys.readouterr().err
+
+
 def test_a_tag_is_no_part_of_the_key(zoo_train: Command, weights: Path, run_dir: Path) -> None:
     assert zoo_train("--model", "testnet_static.cifar10", *SHORT[2:], "--upright", "0.5", "--publish") == 0
     recipe = checkpoint.read_progress(run_dir).recipe

@@ -103,7 +103,7 @@ def test_what_cannot_be_measured_is_refused_first(tmp_path, capsys):
 def test_the_record_holds_every_way(tmp_path, capsys):
     path = tmp_path / "speed.json"
     words = ["--models", "resnet10_fgk", "--lowerings", "auto", "scaled", "--batch", "2", "--side", "8"]
-    assert run(speed.main, [*words, "--rounds", "1", "--json", str(path)]) == 0
+    assert run(speed.main, [*words, "--amp", "bf16", "--rounds", "1", "--json", str(path)]) == 0
     record = json.loads(path.read_text())
     assert record["format"] == speed.FORMAT
     assert record["loading"]["images_per_second"] > 0
@@ -112,8 +112,19 @@ def test_the_record_holds_every_way(tmp_path, capsys):
         ("resnet10_fgk", "auto"),
         ("resnet10_fgk", "scaled"),
     ]
+    assert {row["amp"] for row in record["rows"]} == {"bf16"}
+    assert "scaled, bf16" in speed.table(record["rows"])
     assert all(row["images_per_second"] > 0 and row["peak_memory_mb"] > 50 for row in record["rows"])
     assert "resnet10_fgk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("amp", ["bf16", "no"])
+def test_a_step_computes_in_the_precision_asked_for(amp):
+    step = speed.Step(Candidate("resnet10_static", batch=2, side=8, amp=amp), torch.device("cpu"))
+    seen = []
+    step.model.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    step()
+    assert seen == [torch.bfloat16 if amp == "bf16" else torch.float32]
 
 
 def test_a_static_twin_alone_is_nothing_to_compare(capsys):

@@ -264,17 +264,17 @@ class DynamicConv2d(nn.Module):
         return cls.warm_start_ is not DynamicConv2d.warm_start_
 
     @torch.jit.unused
-    def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
+    @torch.no_grad()
+    def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float | None:
         """Make the layer compute the static convolution ``weight`` (O, I/G, kh, kw), ``bias`` (O).
 
         Returns:
             The relative error (Frobenius) of the kernels it starts with; 0 where the family can hold any
-            static kernel.
-
-        Raises:
-            ZooError: the family has no parameters that could hold a static kernel.
+            static kernel. None where it has no parameters that could hold one, and takes the bias alone.
         """
-        raise ZooError(f"{type(self).__name__} cannot start from static kernels; leave its own.")
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+        return None
 
     @torch.jit.unused
     def scale_to_he_(self, parameter: Tensor) -> None:

@@ -106,6 +106,5 @@ class ExpertsConv2d(DynamicConv2d):
         # Equal experts would all learn the same; these differ by a tenth of the kernel's size.
         apart = torch.randn_like(self.experts) * static.square().mean().sqrt() / 10
         self.experts.copy_(static / (share * self.num_experts) + apart - apart.mean(dim=0))
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
+        super().warm_start_(weight, bias)
         return 0.0

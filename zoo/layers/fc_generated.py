@@ -105,7 +105,6 @@ class FCGeneratedConv2d(DynamicConv2d):
         widen = nn.init.orthogonal_(flat.new_empty(self.widen.weight.shape))
         self.widen.weight.copy_(widen)
         self.project.weight.copy_(2 * directions.t() @ torch.linalg.pinv(widen[:, :rank]))
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
+        super().warm_start_(weight, bias)
         lost = (held @ directions - flat).norm()
         return 0.0 if rank == flat.shape[1] else float(lost / flat.norm().clamp(min=1e-30))

@@ -83,6 +83,5 @@ class KernelWeightedConv2d(DynamicConv2d):
         """Hold the static kernel exactly: all gates at 1/2, the weight doubled."""
         self.vectors.zero_()
         self.weight.copy_(2 * weight.flatten(2).transpose(1, 2))
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
+        super().warm_start_(weight, bias)
         return 0.0

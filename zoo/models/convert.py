@@ -185,12 +185,7 @@ def warm_start(model: nn.Module, static_state: Mapping[str, Tensor]) -> dict[str
     for name, conv in dynamic.items():
         like = next(conv.parameters())
         bias = None if conv.bias is None else static_state[f"{name}.bias"].to(like)
-        if conv.holds_static():
-            errors[name] = conv.warm_start_(static_state[f"{name}.weight"].to(like), bias)
-            continue
-        errors[name] = None
-        if conv.bias is not None and bias is not None:
-            conv.bias.copy_(bias)
+        errors[name] = conv.warm_start_(static_state[f"{name}.weight"].to(like), bias)
     return errors
 
 

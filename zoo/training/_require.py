@@ -46,6 +46,29 @@ def on_cpu() -> bool:
     return told or not torch.accelerator.is_available()
 
 
+def on_cuda() -> bool:
+    """Tell whether accelerate uses a CUDA device."""
+    return torch.cuda.is_available() and not on_cpu()
+
+
+def check_joined(processes: int, device: torch.device) -> None:
+    """Check that the processes a launcher started train together.
+
+    Args:
+        processes: how many accelerate has joined.
+        device: of this one.
+
+    Raises:
+        ZooError: it has not joined them all, so that each would train alone and write over the others' files.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes != launched:
+        raise ZooError(
+            f"{launched} processes were launched, but accelerate has joined {processes} on {device.type}; "
+            "launch one process, or set ACCELERATE_USE_CPU=true to train on the CPU."
+        )
+
+
 def is_first_process() -> bool:
     """Tell whether this is the one process that prints and writes; launchers set ``$RANK`` in each."""
     return os.environ.get("RANK", "0") == "0"

@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, anneal, anneals, dynamic_layers, set_lowering, share_context
 from zoo.models import create_model
 from zoo.training import checkpoint, log
-from zoo.training._require import on_cpu, progress_bar, require
+from zoo.training._require import check_joined, on_cpu, on_cuda, progress_bar, require
 from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
@@ -90,6 +90,11 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
     set_lowering(model, name)
 
 
+def precision(amp: str | None) -> str:
+    """Return what a recipe's ``amp`` means where this process trains: ``bf16`` or ``no``."""
+    return amp or ("bf16" if on_cuda() else "no")
+
+
 class _Run:
     """The state of a run in one process."""
 
@@ -99,8 +104,8 @@ class _Run:
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
         accelerate = require("accelerate")
-        amp = recipe.amp or ("bf16" if torch.cuda.is_available() else "no")
-        self.accelerator = accelerate.Accelerator(cpu=on_cpu(), mixed_precision=amp)
+        self.accelerator = accelerate.Accelerator(cpu=on_cpu(), mixed_precision=precision(recipe.amp))
+        check_joined(self.accelerator.num_processes, self.accelerator.device)
         self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.updates = updates_per_epoch(recipe, len(data), self.world)

@@ -14,6 +14,7 @@ import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
 from zoo.training import checkpoint
+from zoo.training._require import on_cuda
 from zoo.training.data import Split
 from zoo.training.evaluate import as_published, figures, place
 from zoo.training.recipe import Recipe
@@ -34,7 +35,7 @@ def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[s
         "teacher_sha256": teacher and teacher["sha256"],
         "train_images": len(data),
         "data": data.describe(note),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
+        "device": torch.cuda.get_device_name() if on_cuda() else f"CPU {platform.machine()}",
         "command": command,
         "versions": {
             "python": platform.python_version(),

@@ -106,7 +106,16 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Rebuild a recipe from :meth:`to_dict`."""
+        """Rebuild a recipe from :meth:`to_dict`.
+
+        Raises:
+            ZooError: another version of the zoo wrote it, with choices that this one does not have.
+        """
+        if unknown := values.keys() - cls.__dataclass_fields__.keys():
+            raise ZooError(
+                f"the recipe says {', '.join(sorted(unknown))}, which this version of the zoo does not know; "
+                "go on with the version that wrote it, or train anew."
+            )
         augmentation = dict(values["augmentation"])
         augmentation["scale"] = tuple(augmentation["scale"])
         phases = tuple((size, epochs) for size, epochs in values["phases"])

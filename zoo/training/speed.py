@@ -31,10 +31,10 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers
 from zoo.machine import commit, cpu_model
-from zoo.training import log
+from zoo.training import log, memory
 from zoo.training.augment import Augmentation, warp
 from zoo.training.compiling import compiled, explained
-from zoo.training.loop import set_training_lowering
+from zoo.training.loop import precision, set_training_lowering
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
@@ -53,6 +53,7 @@ class Candidate:
         batch: images a step.
         side: of the images, in pixels.
         compiled: whether torch.compile made the forward and backward.
+        amp: ``bf16`` autocast or ``no``.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Candidate:
     batch: int = 32
     side: int = 32
     compiled: bool = False
+    amp: str = "no"
 
 
 class Step:
@@ -91,7 +93,7 @@ class Step:
         """Take the step and return the seconds it took."""
         began = time.perf_counter()
         with explained(self.candidate.model):
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.candidate.amp == "bf16"):
                 logits = self.run(self.images)
             loss = F.cross_entropy(logits.float(), self.labels)
             self.optimizer.zero_grad()
@@ -136,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, metavar="N", help="default: 5")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
+    add("--amp", choices=["bf16", "no"], help="default: bf16 on CUDA and no on a CPU")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
     for name in ("batch", "side", "rounds", "threads"):
@@ -143,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
     if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
+    memory.keep_freed_memory()
     wanted = _wanted(args)
     if not wanted:
         raise ZooError("there is nothing to compare: a static twin is measured beside a dynamic model.")
@@ -186,9 +190,10 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
         if lacking := [each for each in args.lowerings or [] if each not in able]:
             can = ", ".join(able)
             raise ZooError(f"{name} cannot train with the lowering {lacking[0]}; it can with {can}.")
-        ways = [Candidate(name, each, args.batch, args.side) for each in args.lowerings or able]
+        like = Candidate(name, batch=args.batch, side=args.side, amp=precision(args.amp))
+        ways = [replace(like, lowering=each) for each in args.lowerings or able]
         if args.compile:
-            ways.append(replace(ways[0], lowering="auto", compiled=True))
+            ways.append(replace(like, compiled=True))
         wanted.append(ways)
     return wanted
 
@@ -272,16 +277,22 @@ def peak_memory(candidate: Candidate, threads: int) -> int | None:
 
 
 def _peak_memory(candidate: Candidate, threads: int) -> int | None:
+    memory.keep_freed_memory()
     torch.set_num_threads(threads)
     Step(candidate, torch.device("cuda" if torch.cuda.is_available() else "cpu"))()
     return log.peak_memory_mb()
 
 
+def way(row: dict[str, Any]) -> str:
+    """Return how a row's model is trained, such as ``auto, compiled, bf16``."""
+    extra = {"compiled": row["compiled"], "bf16": row.get("amp") == "bf16"}
+    return ", ".join([row["lowering"], *(word for word, holds in extra.items() if holds)])
+
+
 def describe(row: dict[str, Any]) -> str:
     """Return a row as a line."""
-    how = f"{row['lowering']}{', compiled' if row['compiled'] else ''}"
     return (
-        f"{row['model']:<28} {how:<18} {row['images_per_second']:>8.1f} images/s  "
+        f"{row['model']:<28} {way(row):<24} {row['images_per_second']:>8.1f} images/s  "
         f"{row['over_static']:>5.2f} of static  {row['peak_memory_mb'] or '':>6} MiB"
     )
 

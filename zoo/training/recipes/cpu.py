@@ -4,10 +4,11 @@ python -m zoo.train --recipe cpu --model resnet18_static --run-dir runs/resnet18
 python -m zoo.train --resume --run-dir runs/resnet18_static_base
 python -m zoo.train --recipe finish --model resnet18_kw --publish
 
-Small images make the early epochs cheap. A family that cannot hold static kernels has a base of its own: it
-takes all but the kernels from its twin's, and lets a batch share its kernels at first, which is faster. So it
-sees 11 epochs more than its twin. The recipe ``finish`` says what to expect of both; the published bases had
-their epochs in several runs, which the manifest lists.
+Small images make the early epochs cheap. A family that can hold static kernels needs no base but its twin's.
+One that cannot has a base of its own: it takes all but the kernels from its twin's, and lets a batch share
+its kernels at first, so that they are made once and not for every image. It sees 11 epochs more.
+``--amp bf16`` nearly doubles the speed where the processor multiplies bf16 (AVX512-BF16 or AMX). The recipe
+``finish`` says what to expect; the manifest lists the runs that the published weights were made in.
 """
 
 from zoo.catalog import split_name
