@@ -17,7 +17,7 @@ from zoo.pretrained import manifest_entry, record_figures
 from zoo.training import invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import first, load_cifar10
-from zoo.training.evaluate import figures, place, table
+from zoo.training.evaluate import BATCH_SIZE, figures, place, table
 
 TEST_IMAGES = 10_000
 
@@ -101,7 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGES",
         help="also follow so many images through rotations, zooms and shears",
     )
-    add("--batch-size", type=int, default=250, metavar="N", help="images a forward pass (default: 250)")
+    add(
+        "--batch-size",
+        type=int,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"images a forward pass (default: {BATCH_SIZE})",
+    )
     add("--no-write", action="store_true", help="leave the manifest as it is")
     return parser
 

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.pretrained import weights_dir
 from zoo.training.augment import inverse_affine
 from zoo.training.data import Split
-from zoo.training.evaluate import probabilities
+from zoo.training.evaluate import BATCH_SIZE, probabilities
 
 FILE = "evaluation.json"
 
@@ -31,7 +31,7 @@ STEPS: dict[str, tuple[float, ...]] = {
 BINS = 15
 
 
-def curves(model: nn.Module, split: Split, *, batch_size: int = 250) -> dict[str, Any]:
+def curves(model: nn.Module, split: Split, *, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
     """Measure a classifier along every transformation of :data:`STEPS`.
 
     Args:
