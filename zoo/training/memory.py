@@ -16,9 +16,9 @@ def keep_freed_memory() -> bool:
     """Have the C library keep what is freed, for the next step to use.
 
     glibc gives every large block back to the system when it is freed, and the next one like it is faulted in
-    page by page. A model that makes kernels for each image takes gigabytes in such blocks at every step, and
-    can spend most of its time so. For the process this cannot be undone, and it may hold more memory than it
-    needs at a time. Call it before threads are started: those have memory of their own.
+    page by page, which takes time: a model that makes kernels for each image takes gigabytes in such blocks
+    at every step. For the process this cannot be undone, and it may hold more memory than it needs at a time.
+    Call it before threads are started: those have memory of their own.
 
     Returns:
         Whether there is a glibc that took the options; without one nothing changes.
