@@ -43,6 +43,13 @@ def test_all_families_are_finished_alike() -> None:
     }
 
 
+def test_a_base_sees_the_images_that_it_is_finished_with() -> None:
+    for model in ("resnet18_static", "resnet18_kw", "resnet18_dpk"):
+        base, finish = recipes.named("cpu", model), recipes.named("finish", model)
+        assert base.augmentation == finish.augmentation
+        assert base.phases[-1][0] == finish.phases[-1][0] == 32
+
+
 def test_only_a_family_without_room_for_static_kernels_starts_its_base_from_another() -> None:
     starts = {
         name: recipes.named("cpu", f"resnet18_{name}").warm_start for name in ("static", "kw", "se", "dpk")
