@@ -3,8 +3,9 @@
 python -m zoo.train --recipe finish --model resnet18_kw --publish
 python -m zoo.train --recipe finish --model resnet18_kw --compile --publish    # faster
 
-Half of the images are upright here: the base has seen none as sharp as they are. From a base of 28 epochs,
-mobilenetv3_small_100_static gets to 68 % of the clean test images.
+Half of the images are upright, as in the base. The weights of mobilenetv3_small_100 had one epoch of it
+(``--phases 32:1``) from a base of 46 epochs: static has 78 % of the clean test images, fgk, which can hold the
+base's kernels only nearly, 74 %.
 """
 
 from zoo.training.augment import Augmentation
