@@ -8,9 +8,9 @@ Small images make the early epochs cheap. A family that can hold static kernels 
 One that cannot has a base of its own: it takes all but the kernels from its twin's, and lets a batch share
 its kernels at first, so that they are made once and not for every image. It sees 20 epochs more.
 
-Half of the images are upright, because the warps blur all others and the clean ones would be news to the network:
-mobilenetv3_small_100_static went from 68 to 79 % of the clean test images in 14 epochs at 32 px with that share,
-after 28 epochs in three sizes without it and 4 of ``finish``. The manifest lists these runs.
+Half of the images are upright, because the warps blur all others and the clean ones would be news to the
+network: mobilenetv3_small_100_static went from 68 to 79 % of the clean test images in 14 epochs at 32 px with
+that share, after 28 epochs in three sizes without it and 4 of ``finish``. The manifest lists these runs.
 ``--amp bf16`` can pay where the processor multiplies bf16 (AVX512-BF16 or AMX): docs/performance.md has it
 for resnet18, where all but fgk of the families measured gain.
 """
