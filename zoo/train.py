@@ -23,6 +23,7 @@ from zoo import cli
 from zoo.errors import ZooError
 from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training._require import first_process_first, is_first_process
+from zoo.training.augment import Augmentation
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
 from zoo.training.publish import check_folder, facts, finished_run, publish
@@ -112,10 +113,13 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
 
 def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     """Return a recipe with what the command line sets."""
-    augmentation = recipe.augmentation
-    if options.upright is not None:
-        augmentation = replace(augmentation, upright=options.upright)
-    return replace(recipe, augmentation=augmentation, **_given(options))
+    augmentation = replace(recipe.augmentation, **_given(Augmentation, options))
+    given = _given(Recipe, options)
+    if options.epochs is not None:
+        given["phases"] = ((32, options.epochs),)
+    elif options.phases is not None:
+        given["phases"] = parse_phases(options.phases)
+    return replace(recipe, augmentation=augmentation, **given)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -134,15 +138,10 @@ def _warm_start(model: nn.Module, path: str) -> None:
     print(f"warm start from {path}: {len(errors)} dynamic layers{summary}", flush=True)
 
 
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of the recipe that the command line sets."""
-    names = Recipe.__dataclass_fields__.keys() & vars(options).keys()
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.epochs is not None:
-        given["phases"] = ((32, options.epochs),)
-    elif options.phases is not None:
-        given["phases"] = parse_phases(options.phases)
-    return given
+def _given(kind: type[Recipe | Augmentation], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a recipe, or of its augmentation, that the command line sets."""
+    names = kind.__dataclass_fields__.keys() & vars(options).keys()
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="share of the images that are only mirrored and shifted",
+    )
+    add(
+        "--turned",
+        type=float,
+        metavar="SHARE",
+        help="share of the images that are turned by 90, 180 or 270 degrees besides, but not warped",
     )
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")

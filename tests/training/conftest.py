@@ -21,8 +21,8 @@ from zoo.training.recipe import Recipe
 
 from .helpers import Command, WriteParquet, encode, make_images
 
-# Not less than 8 channels: oneDNN (3.12 does) writes past its buffers where a 1x1 convolution with a stride learns from
-# fewer, channels last (https://github.com/uxlfoundation/oneDNN/issues/6035), and the process dies.
+# Not less than 8 channels: where a 1x1 convolution with a stride learns from fewer, channels last, oneDNN
+# writes past its buffers, seen in 3.12, and the process dies (https://github.com/uxlfoundation/oneDNN/issues/6035).
 _TINY = dataclasses.replace(
     BACKBONES["resnet10"],
     args={"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), "stem_width": 8},

@@ -4,7 +4,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from zoo.errors import ZooError
-from zoo.training.augment import Augmentation, inverse_affine, normalise, warp
+from zoo.training.augment import Augmentation, inverse_affine, normalise, quarter_turns, warp
 
 from .helpers import make_images
 
@@ -106,10 +106,39 @@ def test_a_share_of_the_images_stays_upright_and_sharp(share: float) -> None:
         assert (one.unsqueeze(1) - values).abs().min(dim=1).values.max() < 1e-4
 
 
+def test_a_share_of_the_images_is_turned_and_sharp() -> None:
+    images = make_images(1).expand(1000, -1, -1, -1)
+    augmentation = Augmentation(hflip=False, crop_padding=0, upright=0.2, turned=0.6)
+    maps = augmentation.draw(1000, 32, seeded())
+    sharp = warp(images, maps)
+    clean = normalise(images[:1])
+    # The warped are none of the four.
+    found = [(sharp - clean.rot90(turns, (2, 3))).flatten(1).abs().amax(dim=1) < 1e-4 for turns in range(4)]
+    shares = [one.float().mean().item() for one in found]
+    assert shares == [pytest.approx(0.2, abs=0.05)] * 4
+    assert torch.equal(
+        maps[found[0]],
+        Augmentation(hflip=False, crop_padding=0, upright=0.2).draw(1000, 32, seeded())[found[0]],
+    ), "the share of upright images is another one"
+
+
+def test_turns_go_the_way_of_the_rotation() -> None:
+    turned = quarter_turns(torch.tensor([0, 1, 2, 3]))
+    still = torch.zeros(4)
+    rotated = inverse_affine(torch.tensor([0.0, 90.0, 180.0, 270.0]), torch.ones(4), still, still)
+    torch.testing.assert_close(turned, rotated, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["upright", "turned"])
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_the_share_of_upright_images_is_checked(share: float) -> None:
-    with pytest.raises(ZooError, match=f"upright is {share}; it must be from 0 to 1"):
-        Augmentation(upright=share)
+def test_the_shares_of_unwarped_images_are_checked(name: str, share: float) -> None:
+    with pytest.raises(ZooError, match=f"{name} is {share}; it must be from 0 to 1"):
+        Augmentation(**{name: share})
+
+
+def test_the_shares_of_unwarped_images_fit_into_one() -> None:
+    with pytest.raises(ZooError, match=r"upright is 0\.7 and turned is 0\.4; together"):
+        Augmentation(upright=0.7, turned=0.4)
 
 
 def test_a_seed_decides_everything() -> None:

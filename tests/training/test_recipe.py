@@ -63,8 +63,10 @@ def test_values_out_of_range(field: str, value: Any) -> None:
         Recipe("m", **{field: value})
 
 
-def test_a_recipe_of_another_version() -> None:
-    values = Recipe("m").to_dict() | {"cutmix": 0.5}
+@pytest.mark.parametrize("place", ["recipe", "augmentation"])
+def test_a_recipe_of_another_version(place: str) -> None:
+    values = Recipe("m").to_dict()
+    (values if place == "recipe" else values["augmentation"])["cutmix"] = 0.5
     with pytest.raises(ZooError, match="the recipe says cutmix, which this version of the zoo does not know"):
         Recipe.from_dict(values)
 

@@ -68,12 +68,14 @@ def test_the_command_line_has_the_last_word(tmp_path) -> None:
         "16:2",
         "--upright",
         "0.5",
+        "--turned",
+        "0.25",
         "--lr",
         "0.5",
     ]
     given = train._recipe(train._parser().parse_args(words), tmp_path)
     own = recipes.named("gpu", "resnet10_kw")
-    assert given.augmentation == replace(own.augmentation, upright=0.5)
+    assert given.augmentation == replace(own.augmentation, upright=0.5, turned=0.25)
     assert (given.phases, given.lr, given.augmentation.upright) == (((16, 2),), 0.5, 0.5)
     assert (given.batch_size, given.ema_decay) == (own.batch_size, own.ema_decay)
 

@@ -47,9 +47,11 @@ class Augmentation:
         upright: share of the images that are spared all but ``hflip`` and the shift, 0 to 1. At full size
             they stay as sharp as test images; a warp blurs, and a network that has only seen warped images is
             worse at clean ones.
+        turned: share of the images that are spared alike but turned by 90, 180 or 270 degrees, which keeps
+            them as sharp: else hardly any image at these angles is.
 
     Raises:
-        ZooError: ``upright`` is out of its range.
+        ZooError: ``upright``, ``turned`` or their sum is out of range.
     """
 
     hflip: bool = True
@@ -59,10 +61,18 @@ class Augmentation:
     scale: tuple[float, float] = (0.8, 1.2)
     shear: float = 20.0
     upright: float = 0.0
+    turned: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.upright <= 1:
-            raise ZooError(f"upright is {self.upright}; it must be from 0 to 1, a share of the images.")
+        for name in ("upright", "turned"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ZooError(
+                    f"{name} is {getattr(self, name)}; it must be from 0 to 1, a share of the images."
+                )
+        if self.upright + self.turned > 1:
+            raise ZooError(
+                f"upright is {self.upright} and turned is {self.turned}; together they must be at most 1."
+            )
 
     def __call__(self, images: Tensor, generator: torch.Generator, size: int | None = None) -> Tensor:
         """Warp and normalise a batch.
@@ -103,10 +113,12 @@ class Augmentation:
             uniform(-self.shear, self.shear),
             uniform(-self.shear, self.shear),
         )
-        spared = (uniform(0, 1) < self.upright)[:, None]
+        share = uniform(0, 1)
+        turns = uniform(1, 4).long().clamp(max=3).masked_fill(share < self.upright, 0)
+        spared = (share < self.upright + self.turned)[:, None]
         upside = torch.tensor([False, True], device=flips.device)
         flips = flips.masked_fill(spared & upside, 1.0)
-        linear = torch.where(spared[:, :, None], torch.eye(2, device=linear.device), linear)
+        linear = torch.where(spared[:, :, None], quarter_turns(turns), linear)
         # Output to input runs backwards: undo the affine map, then the crop, then the flips.
         return flips[:, :, None] * torch.cat([linear, shift[:, :, None]], dim=2)
 
@@ -128,6 +140,16 @@ def inverse_affine(degrees: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Ten
     c = (angle - y).sin() / y.cos()
     d = -c * x.tan() + angle.cos()
     return torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / scale[:, None, None]
+
+
+def quarter_turns(turns: Tensor) -> Tensor:
+    """Return rotations by ``turns`` times 90 degrees, (N, 2, 2), whose entries are exactly 0, 1 and -1.
+
+    Args:
+        turns: (N,), int64, 0 to 3.
+    """
+    matrices = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]]])
+    return matrices.to(turns.device, torch.float32)[turns]
 
 
 def warp(images: Tensor, maps: Tensor, size: int | None = None) -> Tensor:

@@ -111,12 +111,13 @@ class Recipe:
         Raises:
             ZooError: another version of the zoo wrote it, with choices that this one does not have.
         """
-        if unknown := values.keys() - cls.__dataclass_fields__.keys():
+        augmentation = dict(values["augmentation"])
+        unknown = values.keys() - cls.__dataclass_fields__.keys()
+        if unknown := unknown | (augmentation.keys() - Augmentation.__dataclass_fields__.keys()):
             raise ZooError(
                 f"the recipe says {', '.join(sorted(unknown))}, which this version of the zoo does not know; "
                 "go on with the version that wrote it, or train anew."
             )
-        augmentation = dict(values["augmentation"])
         augmentation["scale"] = tuple(augmentation["scale"])
         phases = tuple((size, epochs) for size, epochs in values["phases"])
         return cls(**{**values, "phases": phases, "augmentation": Augmentation(**augmentation)})
