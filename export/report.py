@@ -217,6 +217,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/results.md": {
         "accuracy": results.accuracy,
         "curves": results.curves,
+        "spared": results.spared,
         "against the twin": results.against_twin,
         "costs": results.costs,
         "transfer": results.transfer,

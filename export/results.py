@@ -27,6 +27,9 @@ from zoo.training.invariance import read as read_evaluation
 RUNTIME, BATCH = "onnx", 1
 """The way to run a model, in fp32 on a CPU, whose latency stands for its cost."""
 
+QUARTERS = ("0", "90", "180", "270")
+"""Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
+
 _LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
 
@@ -109,10 +112,7 @@ def costs(root: Path) -> str:
 
 def transfer(root: Path) -> str:
     """Return what docs/transfer.py reached from each start, as it lies in docs/transfer.json."""
-    path = root / "docs/transfer.json"
-    if not path.is_file():
-        raise ZooError(f"there is no {path}; python docs/transfer.py makes it.")
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = _record(root, "transfer")
     header = ["start", "classes", f"top-1 of {record['test_images']:,} images"]
     lines = [[row["title"], str(row["classes"]), f"{row['top1']:.1f} %"] for row in record["rows"]]
     budget = (
@@ -120,6 +120,35 @@ def transfer(root: Path) -> str:
         f"tested at 32 px: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'lrr', lines)}\n\n{budget}"
+
+
+def spared(root: Path) -> str:
+    """Return what docs/spared.py found of runs with other shares of unwarped images."""
+    record = _record(root, "spared")
+    header = ["upright", "turned", "clean", "augmented", *(f"{step} degrees" for step in QUARTERS)]
+    header += ["rotation", "unchanged when turned"]
+    lines = []
+    for row in sorted(record["rows"], key=lambda row: (row["upright"], row["turned"])):
+        spread = f" ± {row['top1_augmented_std']:.2f}" if "top1_augmented_std" in row else ""
+        followed = row["curves"]
+        cells = [f"{row['upright']:.0%}", f"{row['turned']:.0%}"]
+        cells += [f"{row['top1']:.2f} %", f"{row['top1_augmented']:.2f}{spread} %"]
+        cells += [f"{followed['top1']['rotation'][step]:.1f} %" for step in QUARTERS]
+        cells += [f"{_mean(followed, figure, 'rotation'):.1f} %" for figure in ("top1", "unchanged")]
+        lines.append(cells)
+    how = (
+        f"{record['model']}, one run each of {record['images_seen']:,} images from the same weights; "
+        f"angles: {record['rows'][0]['curves']['images']:,} images: `{record['command']}`"
+    )
+    return f"{pages.markdown(header, 'r' * len(header), lines)}\n\n{how}"
+
+
+def _record(root: Path, name: str) -> Any:
+    """Return what docs/NAME.py wrote."""
+    path = root / f"docs/{name}.json"
+    if not path.is_file():
+        raise ZooError(f"there is no {path}; python docs/{name}.py makes it.")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def curves(root: Path) -> str:

@@ -93,7 +93,7 @@ def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
     """Return the recipe that the command line gives, or that of the run it resumes."""
     if options.resume:
         recipe = checkpoint.read_progress(run_dir).recipe
-        own, asked = map(_settings, (recipe, _changed(recipe, options)))
+        own, asked = recipe.settings(), _changed(recipe, options).settings()
         for name, value in asked.items():
             if value != own[name]:
                 raise ZooError(
@@ -120,13 +120,6 @@ def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     elif options.phases is not None:
         given["phases"] = parse_phases(options.phases)
     return replace(recipe, augmentation=augmentation, **given)
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return every choice of a recipe by its name, those of the augmentation among them."""
-    settings = vars(recipe) | vars(recipe.augmentation)
-    del settings["augmentation"]
-    return settings
 
 
 def _warm_start(model: nn.Module, path: str) -> None:

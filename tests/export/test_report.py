@@ -16,7 +16,8 @@ from zoo.pretrained import read_manifest
 def checkout(tmp_path: Path) -> Path:
     """Copy the files with generated tables, and the figures that one is made from."""
     shutil.copytree(report.CHECKOUT / "docs/images", tmp_path / "docs/images")
-    shutil.copy(report.CHECKOUT / "docs/transfer.json", tmp_path / "docs/transfer.json")
+    for name in ("transfer", "spared"):
+        shutil.copy(report.CHECKOUT / f"docs/{name}.json", tmp_path / f"docs/{name}.json")
     for name in report.TABLES:
         shutil.copy(report.CHECKOUT / name, tmp_path / name)
     return tmp_path

@@ -84,7 +84,7 @@ def finished_run(run_dir: Path) -> checkpoint.Progress:
     if not progress.finished:
         raise ZooError(
             f"the run in {run_dir} has done {progress.epoch} of {len(progress.recipe.sizes)} epochs; "
-            "finish it with --resume before publishing."
+            "finish it with --resume first."
         )
     return progress
 

@@ -104,6 +104,12 @@ class Recipe:
         """Return plain values that JSON can hold."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def settings(self) -> dict[str, Any]:
+        """Return every choice by its name, those of the augmentation among them."""
+        settings = vars(self) | vars(self.augmentation)
+        del settings["augmentation"]
+        return settings
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Rebuild a recipe from :meth:`to_dict`.

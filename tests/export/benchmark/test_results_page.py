@@ -140,3 +140,23 @@ def test_a_picture_is_drawn_anew_when_its_models_change(known, tmp_path):
     assert source.encode() in (tmp_path / "drawn.png").read_bytes()
     known[KW] = followed(10.0, 10.0)
     assert results.pictures(tmp_path)[name][0] != source
+
+
+def test_spared_shows_every_run_by_its_shares(tmp_path):
+    with pytest.raises(ZooError, match=r"there is no .*spared\.json; python docs/spared\.py makes it"):
+        results.spared(tmp_path)
+
+    def row(upright, top1):
+        rotation = {str(step): 50.0 + (step == 90) for step in STEPS["rotation"]}
+        followed = {"images": 20, "top1": {"rotation": rotation}, "unchanged": {"rotation": rotation}}
+        shares = {"upright": upright, "turned": 0.25}
+        return shares | {"top1": top1, "top1_augmented": 40.0, "curves": followed}
+
+    record = {"model": "m", "images_seen": 1000, "command": "python docs/spared.py"}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/spared.json").write_text(json.dumps(record | {"rows": [row(0.5, 80.0), row(0, 70.0)]}))
+    table, _, how = results.spared(tmp_path).rpartition("\n\n")
+    first, second = table.splitlines()[2:]
+    assert first == "| 0% | 25% | 70.00 % | 40.00 % | 50.0 % | 51.0 % | 50.0 % | 50.0 % | 50.0 % | 50.0 % |"
+    assert second.startswith("| 50% | 25% | 80.00 % |")
+    assert "one run each of 1,000 images from the same weights; angles: 20 images" in how

@@ -1,0 +1,78 @@
+"""The comparison of docs/spared.py: which runs it compares, and what it writes."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from zoo.errors import ZooError
+from zoo.pretrained import CIFAR10_CLASSES
+from zoo.training.augment import Augmentation
+from zoo.training.data import Split
+from zoo.training.loop import train
+from zoo.training.recipe import Recipe
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+
+import spared
+
+RECIPE = Recipe("resnet10_static", phases=((8, 1),), batch_size=8)
+
+
+def split(count: int) -> Split:
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    return Split(images, torch.arange(count) % 10, CIFAR10_CLASSES, "made up", "0")
+
+
+def run(folder: Path, recipe: Recipe, **facts: object) -> Path:
+    folder.mkdir()
+    train(recipe, zoo.create_model(recipe.model), split(8), folder, facts=facts)
+    return folder
+
+
+def spare(recipe: Recipe, **shares: float) -> Recipe:
+    return replace(recipe, augmentation=Augmentation(**shares))
+
+
+def test_it_writes_the_figures_of_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(spared.memory, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(spared, "load_cifar10", lambda name, folder: split(6))
+    runs = [
+        run(tmp_path / "warped", RECIPE),
+        run(tmp_path / "turned", spare(RECIPE, upright=0.5, turned=0.25), data=None),
+    ]
+    words = ["--runs", *map(str, runs), "--images", "4", "--draws", "2", "--out", str(tmp_path)]
+    assert spared.main(words) == 0
+    record = json.loads((tmp_path / "spared.json").read_text())
+    assert [(row["upright"], row["turned"]) for row in record["rows"]] == [(0.0, 0.0), (0.5, 0.25)]
+    assert all(0 <= row["top1"] <= 100 and "top1_augmented_std" in row for row in record["rows"])
+    assert {row["curves"]["images"] for row in record["rows"]} == {4}
+    assert (record["model"], record["images_seen"]) == ("resnet10_static", 8)
+    with pytest.raises(ZooError, match="--draws is 0; it must be at least 1"):
+        spared.main([*words, "--draws", "0"])
+
+
+@pytest.mark.parametrize(
+    ("other", "facts", "name"),
+    [
+        (replace(RECIPE, lr=0.5), {}, "lr"),
+        (spare(RECIPE, degrees=90.0), {}, "degrees"),
+        (RECIPE, {"started_from": {"model": "resnet10_static"}}, "started_from"),
+        (RECIPE, {"data": {"sha256": "1"}}, "data"),
+    ],
+)
+def test_runs_that_differ_in_more_are_refused(other: Recipe, facts: dict[str, object], name: str) -> None:
+    runs = {
+        Path("one"): spared.Progress(RECIPE),
+        Path("two"): spared.Progress(spare(RECIPE, upright=0.5)),
+        Path("other"): spared.Progress(other, facts=dict(facts)),
+    }
+    with pytest.raises(ZooError, match=f"one and other differ in {name} too"):
+        spared.check_alike(runs)
+    del runs[Path("other")]
+    spared.check_alike(runs)
