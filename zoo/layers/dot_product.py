@@ -94,8 +94,9 @@ class DotProductConv2d(DynamicConv2d):
         if self.bounded:
             keys, bank = keys[1:] - keys[:1], bank[1:] - bank[:1]
         static = self.out_queries[first:last].unsqueeze(1) * keys.unsqueeze(0) * self.key_dim**-0.5
-        sample = self.reduce(context).tanh().unsqueeze(2) * self.in_queries.t()
-        logits = (static.flatten(0, 1) @ sample).unflatten(1, (-1, self.terms))
+        # The sample joins the shorter factor: a product with the static one on the right needs no copies.
+        queries = static.flatten(0, 1) * self.reduce(context).tanh().unsqueeze(1)
+        logits = (queries @ self.in_queries.t()).unflatten(1, (-1, self.terms))
         if self.bounded:
             shares = logits.exp()
             return shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal(), bank.unsqueeze(0)
