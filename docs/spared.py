@@ -1,4 +1,4 @@
-"""Compare runs that differ in nothing but the shares of images that the warps spared.
+"""Compare runs that differ in nothing but the shares of training images that were not warped.
 
 python -m zoo.train --recipe finish --model mobilenetv3_small_100_static --upright 0 --run-dir runs/warped
 python -m zoo.train --recipe finish --model mobilenetv3_small_100_static --run-dir runs/upright
@@ -23,7 +23,7 @@ from zoo.training.checkpoint import FILE, Progress, load_weights
 from zoo.training.data import first, load_cifar10
 from zoo.training.evaluate import figures, place
 from zoo.training.invariance import curves
-from zoo.training.publish import finished_run, origin
+from zoo.training.publish import finished_run, portable
 
 SHARES = ("upright", "turned")
 
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("images", "draws"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    if not options.out.is_dir():
+        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
     memory.keep_freed_memory()
     runs = {run: finished_run(run) for run in options.runs}
     check_alike(runs)
@@ -52,11 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = next(iter(runs.values()))
     record = {
         "model": progress.recipe.model,
-        "recipe": progress.recipe.to_dict(),
+        "phases": progress.recipe.phases,
+        "lr": progress.recipe.lr,
         "started_from": progress.facts.get("started_from"),
-        "images_seen": origin(options.runs[0] / FILE)["images_seen"],
+        "images_seen": progress.step * progress.recipe.batch_size,
         "data": test.describe(),
-        "command": shlex.join(["python", "docs/spared.py", *words]),
+        "command": shlex.join(["python", "docs/spared.py", *map(portable, words)]),
         "rows": rows,
     }
     with cli.atomic_path(options.out / "spared.json") as path:
@@ -68,8 +71,11 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
     """Make sure that nothing but the shares can have made the difference between runs.
 
     Raises:
-        ZooError: some other setting, or what they started from, is not the same.
+        ZooError: some other setting, the images or the start is not the same; or there is nothing to compare.
     """
+    shares = {tuple(getattr(run.recipe.augmentation, name) for name in SHARES) for run in runs.values()}
+    if len(shares) < len(runs) or len(runs) < 2:
+        raise ZooError("give two runs or more, each with a share of its own of images that are not warped.")
     (one, its), *others = runs.items()
     mine = _decisive(its)
     for other, progress in others:
@@ -83,9 +89,12 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
 
 def _decisive(progress: Progress) -> dict[str, Any]:
     """Return what decides what a run learns, the shares left out."""
-    settings = progress.recipe.settings()
-    settings |= {name: progress.facts.get(name) for name in ("started_from", "data")}
-    return {name: value for name, value in settings.items() if name not in (*SHARES, "warm_start", "threads")}
+    facts = progress.facts
+    decisive = progress.recipe.settings() | {"started_from": facts.get("started_from")}
+    decisive["data"] = (facts.get("data") or {}).get("sha256")
+    # How the same numbers are computed, up to rounding.
+    how = ("threads", "compile", "lowering")
+    return {name: value for name, value in decisive.items() if name not in (*SHARES, *how)}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -125,8 +125,8 @@ def transfer(root: Path) -> str:
 def spared(root: Path) -> str:
     """Return what docs/spared.py found of runs with other shares of unwarped images."""
     record = _record(root, "spared")
-    header = ["upright", "turned", "clean", "augmented", *(f"{step} degrees" for step in QUARTERS)]
-    header += ["rotation", "unchanged when turned"]
+    header = ["not warped", "turned, not warped", "clean", "augmented"]
+    header += [*(f"{step} degrees" for step in QUARTERS), "rotation", "unchanged when turned"]
     lines = []
     for row in sorted(record["rows"], key=lambda row: (row["upright"], row["turned"])):
         spread = f" ± {row['top1_augmented_std']:.2f}" if "top1_augmented_std" in row else ""
@@ -136,9 +136,10 @@ def spared(root: Path) -> str:
         cells += [f"{followed['top1']['rotation'][step]:.1f} %" for step in QUARTERS]
         cells += [f"{_mean(followed, figure, 'rotation'):.1f} %" for figure in ("top1", "unchanged")]
         lines.append(cells)
+    images = record["rows"][0]["curves"]["images"]
     how = (
-        f"{record['model']}, one run each of {record['images_seen']:,} images from the same weights; "
-        f"angles: {record['rows'][0]['curves']['images']:,} images: `{record['command']}`"
+        f"{record['model']}, one run each of {record['images_seen']:,} images, all from the same weights; "
+        f"angles: {images:,} images: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'r' * len(header), lines)}\n\n{how}"
 

@@ -51,10 +51,10 @@ def test_the_manifest_describes_the_file(weights: Path) -> None:
     assert entry["epochs"] == 1
 
 
-def test_figures_are_merged(weights: Path) -> None:
-    pretrained.record_figures(NAME, {"top1": 50.0})
+def test_new_figures_replace_all_old_ones(weights: Path) -> None:
+    pretrained.record_figures(NAME, {"top1_augmented": 60.0, "top1_augmented_std": 0.5})
     pretrained.record_figures(NAME, {"top1_augmented": 40.0})
-    assert pretrained.manifest_entry(NAME)["figures"] == {"top1": 50.0, "top1_augmented": 40.0}
+    assert pretrained.manifest_entry(NAME)["figures"] == {"top1_augmented": 40.0}
     with pytest.raises(ZooError, match="the manifest has no weights of resnet18_nothing"):
         pretrained.record_figures("resnet18_nothing", {})
 

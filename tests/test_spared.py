@@ -55,15 +55,17 @@ def test_it_writes_the_figures_of_every_run(tmp_path: Path, monkeypatch: pytest.
     assert (record["model"], record["images_seen"]) == ("resnet10_static", 8)
     with pytest.raises(ZooError, match="--draws is 0; it must be at least 1"):
         spared.main([*words, "--draws", "0"])
+    with pytest.raises(ZooError, match="there is no folder .*nowhere; make it"):
+        spared.main([*words, "--out", str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(
     ("other", "facts", "name"),
     [
-        (replace(RECIPE, lr=0.5), {}, "lr"),
-        (spare(RECIPE, degrees=90.0), {}, "degrees"),
-        (RECIPE, {"started_from": {"model": "resnet10_static"}}, "started_from"),
-        (RECIPE, {"data": {"sha256": "1"}}, "data"),
+        (replace(spare(RECIPE, turned=0.5), lr=0.5), {}, "lr"),
+        (spare(RECIPE, degrees=90.0, turned=0.5), {}, "degrees"),
+        (spare(RECIPE, turned=0.5), {"started_from": {"model": "resnet10_static"}}, "started_from"),
+        (spare(RECIPE, turned=0.5), {"data": {"sha256": "1"}}, "data"),
     ],
 )
 def test_runs_that_differ_in_more_are_refused(other: Recipe, facts: dict[str, object], name: str) -> None:
@@ -74,5 +76,13 @@ def test_runs_that_differ_in_more_are_refused(other: Recipe, facts: dict[str, ob
     }
     with pytest.raises(ZooError, match=f"one and other differ in {name} too"):
         spared.check_alike(runs)
-    del runs[Path("other")]
+    runs[Path("other")] = spared.Progress(replace(spare(RECIPE, turned=0.5), threads=1, compile=True))
     spared.check_alike(runs)
+
+
+@pytest.mark.parametrize("recipes", [[RECIPE], [RECIPE, replace(RECIPE, threads=1)]])
+def test_there_must_be_something_to_compare(recipes: list[Recipe]) -> None:
+    with pytest.raises(ZooError, match="give two runs or more, each with a share of its own"):
+        spared.check_alike(
+            {Path(str(index)): spared.Progress(recipe) for index, recipe in enumerate(recipes)}
+        )

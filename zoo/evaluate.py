@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.pretrained import manifest_entry, record_figures
 from zoo.training import invariance, memory
 from zoo.training.checkpoint import load_weights
-from zoo.training.data import first, load_cifar10
+from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import BATCH_SIZE, figures, place, table
 
 TEST_IMAGES = 10_000
@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("batch_size", "draws", "curves"):
         if (value := getattr(options, flag)) is not None and value < 1:
             raise ZooError(f"--{flag.replace('_', '-')} is {value}; it must be at least 1.")
+    if missing := [name for name in names if not (options.checkpoint or manifest_entry(name))]:
+        raise ZooError(
+            f"{missing[0]} has no trained weights yet; give a --checkpoint, "
+            f"or train it with python -m zoo.train --model {missing[0]} --publish."
+        )
     memory.keep_freed_memory()
     # All of them are built before the first is measured: a wrong name costs a second, not an hour.
     models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
@@ -44,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = figures(
             place(model),
             test,
-            options.data_note,
+            _note(name, test, options.data_note),
             draws=options.draws,
             batch_size=options.batch_size,
         )
@@ -56,11 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             followed = invariance.curves(place(model), part, batch_size=options.batch_size)
             print(invariance.summary(name, followed), flush=True)
             if wanted and whole:
-                invariance.record(name, followed | {"data": part.describe(options.data_note)})
+                invariance.record(name, followed | {"data": part.describe(found["data"]["note"])})
     print(table(rows))
     if wanted and not whole:
         print(f"not recorded: {test.source} has {len(test):,} images, not {TEST_IMAGES:,}.")
     return 0
+
+
+def _note(name: str, test: Split, given: str | None) -> str | None:
+    """Return what to say beside the source of the data; by default what was said of these images before."""
+    known = (manifest_entry(name) or {}).get("figures", {}).get("data", {})
+    return known.get("note") if given is None and known.get("sha256") == test.sha256 else given
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

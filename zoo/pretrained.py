@@ -144,14 +144,27 @@ def load_into(model: nn.Module, path: str | Path) -> None:
     """
     state = load_checkpoint(path)
     averaged = {key.removeprefix(AVERAGED): value for key, value in state.items() if key.startswith(AVERAGED)}
-    state = averaged or state
+    fit(model, averaged or state, path)
+
+
+def fit(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """Load tensors into a model, all names and shapes matching.
+
+    Args:
+        model: changed in place.
+        state: parameters and buffers.
+        source: where they are from, for the error.
+
+    Raises:
+        ZooError: they belong to another model.
+    """
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if different:
         name = different[0]
         raise ZooError(
-            f"{path} does not fit the model: {len(different)} of {len(wanted)} tensors differ, "
+            f"{source} does not fit the model: {len(different)} of {len(wanted)} tensors differ, "
             f"the first is {name} (model {wanted.get(name, 'has none')}, file {found.get(name, 'has none')})."
         )
     model.load_state_dict(state)
@@ -194,7 +207,7 @@ def publish(name: str, state: dict[str, Tensor], entry: dict[str, Any], folder: 
 
 
 def record_figures(name: str, figures: dict[str, Any], folder: Path | None = None) -> None:
-    """Write measured figures into a model's entry, keeping those it already has of other names.
+    """Write measured figures into a model's entry, in place of those it has.
 
     Raises:
         ZooError: the manifest has no weights of that model.
@@ -203,7 +216,7 @@ def record_figures(name: str, figures: dict[str, Any], folder: Path | None = Non
     entry = read_manifest(folder).get(name)
     if entry is None:
         raise ZooError(f"the manifest has no weights of {name}; train and publish them first.")
-    entry["figures"] = {**entry.get("figures", {}), **figures}
+    entry["figures"] = figures
     _write_entry(name, entry, folder)
 
 

@@ -21,6 +21,7 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.errors import ZooError
+from zoo.pretrained import manifest_entry
 from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training._require import first_process_first, is_first_process
 from zoo.training.augment import Augmentation
@@ -47,13 +48,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.publish or options.publish_only:
         check_folder()
     if options.publish_only:
-        finished_run(run_dir)  # before the images are decoded
+        _check_publish_only(options, finished_run(run_dir).recipe)  # before the images are decoded
     else:
         _train(options, run_dir, shlex.join(["python", "-m", "zoo.train", *words]))
     if (options.publish or options.publish_only) and is_first_process():
         found = publish(run_dir, load_cifar10("test", options.data), options.data_note)
         print(f"published: top-1 {found['top1']:.2f} %, on augmented images {found['top1_augmented']:.2f} %")
     return 0
+
+
+def _check_publish_only(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Raise a :class:`ZooError` for options that a run which is over cannot follow."""
+    if options.model not in (None, recipe.model):
+        raise ZooError(f"the run is of {recipe.model}, not of {options.model}; leave --model out.")
+    kept = {"model", "run_dir", "data", "data_note", "publish", "publish_only"}
+    unset = _parser().parse_args([])
+    for name, value in vars(options).items():
+        if name not in kept and value != getattr(unset, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ZooError(
+                f"{flag} changes how a model is trained, and --publish-only trains none; leave it out."
+            )
 
 
 def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
@@ -65,6 +80,10 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
             f"train that first, as zoo/training/recipes/{options.recipe}.py says, or give a --warm-start."
         )
     optimizer.check_name(recipe.optimizer)
+    if recipe.teacher and manifest_entry(recipe.teacher) is None:
+        raise ZooError(
+            f"the teacher {recipe.teacher} has no trained weights yet; train and publish it first."
+        )
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
     if start and not options.resume:
@@ -72,6 +91,8 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     with first_process_first():  # it alone downloads
         data = load_cifar10("train", options.data)
         test = load_cifar10("test", options.data) if options.eval_every != 0 else None
+    if options.resume:
+        checkpoint.check_data(run_dir, data.sha256)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,6 +113,8 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
 def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
     """Return the recipe that the command line gives, or that of the run it resumes."""
     if options.resume:
+        if options.recipe is not None:
+            raise ZooError("a resumed run has a recipe of its own; leave --recipe out.")
         recipe = checkpoint.read_progress(run_dir).recipe
         own, asked = recipe.settings(), _changed(recipe, options).settings()
         for name, value in asked.items():
@@ -115,7 +138,12 @@ def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     """Return a recipe with what the command line sets."""
     augmentation = replace(recipe.augmentation, **_given(Augmentation, options))
     given = _given(Recipe, options)
+    for name in ("distillation", "attention"):
+        if name in given and given.get("teacher", recipe.teacher) is None:
+            raise ZooError(f"--{name} says how to learn from a teacher; add a --teacher, or leave it out.")
     if options.epochs is not None:
+        if options.epochs < 1:
+            raise ZooError(f"--epochs is {options.epochs}; it must be at least 1.")
         given["phases"] = ((32, options.epochs),)
     elif options.phases is not None:
         given["phases"] = parse_phases(options.phases)
@@ -163,13 +191,13 @@ def _parser() -> argparse.ArgumentParser:
         "--upright",
         type=float,
         metavar="SHARE",
-        help="share of the images that are only mirrored and shifted",
+        help="share of the images that are not warped, only mirrored and shifted",
     )
     add(
         "--turned",
         type=float,
         metavar="SHARE",
-        help="share of the images that are turned by 90, 180 or 270 degrees besides, but not warped",
+        help="share of the images that are turned by 90, 180 or 270 degrees, mirrored and shifted only",
     )
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")

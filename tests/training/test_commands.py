@@ -1,5 +1,6 @@
 """``python -m zoo.train``, from the command line to the manifest."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from zoo import cli, evaluate, pretrained, train
 from zoo.training import checkpoint
+from zoo.training.data import Split
 
 from .helpers import SHORT, Command
 
@@ -77,6 +79,14 @@ def test_publish_only(zoo_train: Command, weights: Path) -> None:
     assert (weights / "testnet_static.safetensors").exists()
 
 
+def test_publish_only_follows_no_other_wish(zoo_train: Command, capsys: pytest.CaptureFixture) -> None:
+    assert zoo_train(*SHORT) == 0
+    assert zoo_train("--publish-only", "--model", "testnet_kw") == 2
+    assert "the run is of testnet_static, not of testnet_kw; leave --model out" in capsys.readouterr().err
+    assert zoo_train("--publish-only", "--lr", "0.5") == 2
+    assert "--lr changes how a model is trained, and --publish-only trains none" in capsys.readouterr().err
+
+
 def test_an_unfinished_run_is_not_published(
     zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -105,7 +115,12 @@ def test_an_unfinished_run_is_not_published(
         ),
         (("--model", "testnet_static.imagenet"), "unknown tag 'imagenet' of testnet_static"),
         (("--model", "testnet_static", "--phases", "16x4"), "'16x4' is not a phase; write SIZE:EPOCHS"),
-        (("--model", "testnet_static", "--epochs", "0"), "phases is ((32, 0),); it must be"),
+        (("--model", "testnet_static", "--epochs", "0"), "--epochs is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--attention", "2"), "--attention says how to learn from a teacher"),
+        (
+            ("--model", "testnet_static", "--teacher", "testnet_kw", "--data", "absent"),
+            "the teacher testnet_kw has no trained weights yet",
+        ),
         (("--model", "testnet_static", "--lr", "-1"), "lr is -1.0; it must be above 0"),
         (("--model", "testnet_static", "--eval-every", "-1"), "--eval-every is -1"),
         (("--model", "testnet_static", "--data", "absent"), "there is no data folder absent"),
@@ -135,7 +150,23 @@ def test_resuming_with_other_settings(zoo_train: Command, capsys: pytest.Capture
     assert "has lr 0.002, not 0.5; resume with its own settings" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0.5", "--resume") == 2
     assert "has upright 0.0, not 0.5; resume with its own settings" in capsys.readouterr().err
+    assert zoo_train(*SHORT, "--recipe", "gpu", "--resume") == 2
+    assert "a resumed run has a recipe of its own; leave --recipe out" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0", "--resume") == 0
+
+
+def test_resuming_with_other_images(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert zoo_train(*SHORT) == 0
+    known = train.load_cifar10
+
+    def other(name: str, folder: str | None) -> Split:
+        return dataclasses.replace(known(name, folder), sha256="other")
+
+    monkeypatch.setattr(train, "load_cifar10", other)
+    assert zoo_train(*SHORT, "--resume") == 2
+    assert "was started with other images (CIFAR-10, parquet folder" in capsys.readouterr().err
 
 
 def test_run_dir_that_cannot_be_made(

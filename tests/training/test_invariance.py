@@ -81,11 +81,19 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_what_was_measured_is_kept_by_model(tmp_path) -> None:
+    def publish(**sha256: str) -> None:
+        manifest = {name: {"file": name, "sha256": value, "bytes": 1} for name, value in sha256.items()}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
     assert invariance.read(tmp_path) == {}
+    publish(a="1", b="2")
     invariance.record("b", {"images": 1}, tmp_path)
     invariance.record("a", {"images": 2}, tmp_path)
     invariance.record("b", {"images": 3}, tmp_path)
-    assert invariance.read(tmp_path) == {"a": {"images": 2}, "b": {"images": 3}}
+    found = {"a": {"images": 2, "weights_sha256": "1"}, "b": {"images": 3, "weights_sha256": "2"}}
+    assert invariance.read(tmp_path) == found
+    publish(a="1", b="other weights")
+    assert invariance.read(tmp_path) == {"a": found["a"]}
     (tmp_path / invariance.FILE).write_text("{")
     with pytest.raises(ZooError, match="is not valid JSON"):
         invariance.read(tmp_path)

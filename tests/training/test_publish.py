@@ -39,6 +39,7 @@ def test_origin_of_a_run(run_dir: Path, name: str) -> None:
     assert found["model"] == "testnet_static"
     assert found["phases"] == ((16, 2), (32, 1))
     assert found["images_seen"] == 3 * 64
+    assert found["augmentation"]["degrees"] == 180
     assert found["started_from"]["file"] == "start.safetensors"
 
 
@@ -59,7 +60,7 @@ def test_origin_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / checkpoint.FILE
     save_file({"x": torch.zeros(1)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert publish.origin(path) == {"file": path.name, "sha256": digest, "images_seen": 0}
+    assert publish.origin(path) == {"file": path.name, "sha256": digest, "images_seen": 0, "seconds": 0}
 
 
 def test_a_run_from_nothing(split: Split) -> None:

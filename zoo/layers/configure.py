@@ -84,6 +84,15 @@ def _folded(layer: DynamicConv2d) -> nn.Conv2d:
     return conv.train(layer.training)
 
 
+def no_weight_decay(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that a model's layers exempt from weight decay."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        for name in getattr(module, "no_weight_decay_names", ())
+    }
+
+
 def share_context(model: nn.Module, shared: bool) -> nn.Module:
     """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
 

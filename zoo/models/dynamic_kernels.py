@@ -22,7 +22,7 @@ from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
 from zoo.errors import ZooError, nearest
-from zoo.layers import FAMILIES, STATIC, DynamicConv2d, family
+from zoo.layers import FAMILIES, STATIC, family, no_weight_decay
 from zoo.layers.attention import ATTENTION
 from zoo.models.attach import attach
 from zoo.models.backbones import BACKBONES, Backbone
@@ -160,16 +160,6 @@ def _default_cfg(name: str, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _no_weight_decay(model: nn.Module) -> set[str]:
-    """Return the names of the parameters that a model's dynamic layers exempt from weight decay."""
-    return {
-        f"{name}.{parameter}"
-        for name, module in model.named_modules()
-        if isinstance(module, DynamicConv2d)
-        for parameter in module.no_weight_decay_names
-    }
-
-
 def _check_fit(
     name: str, backbone: Backbone, family_name: str, cfg: PretrainedCfg, kwargs: dict[str, Any]
 ) -> None:
@@ -214,7 +204,7 @@ def _entrypoint(name: str, backbone: Backbone, family_name: str) -> Callable[...
             **{"num_classes": 10, "feature_cfg": dict(backbone.feature_cfg), **kwargs},
         )
         # timm's optimizers ask the model, and timm's classes do not know what its layers want.
-        model.no_weight_decay = functools.partial(_no_weight_decay, model)  # type: ignore[assignment]
+        model.no_weight_decay = functools.partial(no_weight_decay, model)  # type: ignore[assignment]
         return model
 
     create.__name__ = create.__qualname__ = name

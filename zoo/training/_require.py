@@ -22,7 +22,7 @@ def require(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ZooError(
             f"training and evaluation need the package {error.name}; "
-            "install it with: pip install 'dynamic-kernel-zoo[train]'."
+            "install it from the checkout: pip install '.[train]'."
         ) from None
 
 

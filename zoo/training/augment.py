@@ -47,8 +47,8 @@ class Augmentation:
         upright: share of the images that are spared all but ``hflip`` and the shift, 0 to 1. At full size
             they stay as sharp as test images; a warp blurs, and a network that has only seen warped images is
             worse at clean ones.
-        turned: share of the images that are spared alike but turned by 90, 180 or 270 degrees, which keeps
-            them as sharp: else hardly any image at these angles is.
+        turned: share of the images that are spared likewise, but turned by 90, 180 or 270 degrees first. Such
+            a turn blurs nothing either, and warped images alone show a network none as sharp at these angles.
 
     Raises:
         ZooError: ``upright``, ``turned`` or their sum is out of range.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
-from zoo.pretrained import AVERAGED, load_checkpoint
+from zoo.pretrained import AVERAGED, fit, load_checkpoint
 from zoo.training.recipe import Recipe
 
 FILE = "checkpoint.safetensors"
@@ -106,6 +106,16 @@ def read_progress(run: Path) -> Progress:
         ) from None
 
 
+def check_data(run: Path, sha256: str) -> None:
+    """Raise a :class:`ZooError` if a run was started with other images than those of this sha256."""
+    known = read_progress(run).facts.get("data") or {}
+    if known.get("sha256", sha256) != sha256:
+        raise ZooError(
+            f"the run in {run} was started with other images ({known.get('source')}); "
+            "resume with the same --data, or choose another --run-dir."
+        )
+
+
 def read_ema(run: Path) -> dict[str, Tensor]:
     """Return the averaged weights of a run, those that are evaluated and published.
 
@@ -137,13 +147,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
     Raises:
         ZooError: the file is missing or damaged, or belongs to another model.
     """
-    try:
-        model.load_state_dict(read_weights(path))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip().rstrip(".")
-        raise ZooError(
-            f"{path} does not fit the model: {first}; give the weights of this very model."
-        ) from None
+    fit(model, read_weights(path), Path(path))
 
 
 def restore(run_dir: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:

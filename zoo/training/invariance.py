@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
-from zoo.pretrained import weights_dir
+from zoo.pretrained import read_manifest, weights_dir
 from zoo.training.augment import inverse_affine
 from zoo.training.data import Split
 from zoo.training.evaluate import BATCH_SIZE, probabilities
@@ -109,24 +109,37 @@ def summary(name: str, found: Mapping[str, Any]) -> str:
 
 
 def read(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return what was measured, by the name of the model; nothing where there is no file.
+    """Return what was measured of the published weights, by the name of the model.
+
+    Curves of other weights than the manifest has now are left out.
 
     Raises:
         ZooError: the file is damaged.
     """
-    path = (folder or weights_dir()) / FILE
+    folder = folder or weights_dir()
+    path = folder / FILE
     if not path.is_file():
         return {}
+    manifest = read_manifest(folder)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: of
+            for name, of in found.items()
+            if of.get("weights_sha256") == manifest.get(name, {}).get("sha256", "none")
+        }
     except ValueError as error:
         raise ZooError(f"{path} is not valid JSON ({error}); restore it from the repository.") from None
 
 
 def record(name: str, found: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Put a model's :func:`curves` into the file that the tables and pictures are made from."""
+    """Put a model's :func:`curves` into the file that the tables and pictures are made from.
+
+    They are kept with the sha256 of its published weights, so that other weights do not go by them.
+    """
     folder = folder or weights_dir()
-    known = {**read(folder), name: dict(found)}
+    sha256 = read_manifest(folder)[name]["sha256"]
+    known = {**read(folder), name: {**found, "weights_sha256": sha256}}
     with atomic_path(folder / FILE) as path:
         path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight
 from torch import nn
 
 from zoo.errors import ZooError, nearest
+from zoo.layers import no_weight_decay
 from zoo.training.recipe import Recipe
 
 
@@ -31,7 +32,4 @@ def check_name(name: str) -> None:
 def exempt(model: nn.Module) -> set[str]:
     """Return the names of the parameters that the model or its layers exempt from weight decay."""
     own: Callable[[], Iterable[str]] = getattr(model, "no_weight_decay", tuple)
-    names = set(own())
-    for prefix, module in model.named_modules():
-        names |= {f"{prefix}.{name}".lstrip(".") for name in getattr(module, "no_weight_decay_names", ())}
-    return names
+    return set(own()) | no_weight_decay(model)

@@ -54,14 +54,15 @@ def origin(path: Path) -> dict[str, Any]:
         path: a run's checkpoint, a file of the weights folder or a copy of one, or any other file.
 
     Returns:
-        ``model``, ``phases``, ``images_seen``, ``seconds`` and ``started_from``; for a file of unknown origin
-        ``file``, ``sha256`` and 0 ``images_seen``.
+        ``model``, ``phases``, ``augmentation``, ``images_seen``, ``seconds`` and ``started_from``; for a file
+        of unknown origin ``file``, ``sha256``, 0 ``images_seen`` and 0 ``seconds``.
     """
     if checkpoint.is_run(path):
         progress = checkpoint.read_progress(path)
         return {
             "model": progress.recipe.model,
             "phases": progress.recipe.phases,
+            "augmentation": progress.recipe.to_dict()["augmentation"],
             "images_seen": progress.step * progress.recipe.batch_size,
             "seconds": round(progress.seconds),
             "started_from": progress.facts.get("started_from"),
@@ -70,8 +71,9 @@ def origin(path: Path) -> dict[str, Any]:
     for name, entry in pretrained.read_manifest().items():
         if entry["sha256"] == digest:
             kept = {key: entry[key] for key in ("images_seen", "seconds", "started_from")}
-            return {"model": name, "phases": entry["recipe"]["phases"], **kept}
-    return {"file": path.name, "sha256": digest, "images_seen": 0}
+            recipe = {key: entry["recipe"][key] for key in ("phases", "augmentation")}
+            return {"model": name, **recipe, **kept}
+    return {"file": path.name, "sha256": digest, "images_seen": 0, "seconds": 0}
 
 
 def finished_run(run_dir: Path) -> checkpoint.Progress:

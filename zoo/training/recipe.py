@@ -91,7 +91,7 @@ class Recipe:
         check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
         check(0 <= self.distillation <= 1, "distillation", "from 0 to 1")
         check(math.isfinite(self.attention) and self.attention >= 0, "attention", "at least 0")
-        check(self.clip_grad is None or self.clip_grad > 0, "clip_grad", "above 0, or left out")
+        check(self.clip_grad is None or self.clip_grad > 0, "clip_grad", "above 0, or None")
         check(0 <= self.seed < 2**31, "seed", "from 0 to 2**31 - 1")
         check(self.amp in (None, "bf16", "no"), "amp", "bf16 or no")
 

@@ -159,4 +159,4 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
     first, second = table.splitlines()[2:]
     assert first == "| 0% | 25% | 70.00 % | 40.00 % | 50.0 % | 51.0 % | 50.0 % | 50.0 % | 50.0 % | 50.0 % |"
     assert second.startswith("| 50% | 25% | 80.00 % |")
-    assert "one run each of 1,000 images from the same weights; angles: 20 images" in how
+    assert "one run each of 1,000 images, all from the same weights; angles: 20 images" in how
