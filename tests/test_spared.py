@@ -55,7 +55,7 @@ def test_it_writes_the_figures_of_every_run(tmp_path: Path, monkeypatch: pytest.
     assert (record["model"], record["images_seen"]) == ("resnet10_static", 8)
     with pytest.raises(ZooError, match="--draws is 0; it must be at least 1"):
         spared.main([*words, "--draws", "0"])
-    with pytest.raises(ZooError, match="there is no folder .*nowhere; make it"):
+    with pytest.raises(ZooError, match=r"there is no folder .*nowhere; make it"):
         spared.main([*words, "--out", str(tmp_path / "nowhere")])
 
 

@@ -116,6 +116,16 @@ def test_the_page_compares_runtimes(make_run, tmp_path):
     assert sum(cell.endswith("(123 MB)") for cell in onnx + openvino) == 1
 
 
+def test_the_page_has_the_accuracy_of_todays_weights(checkout, monkeypatch):
+    before = pages.sections(checkout)
+    source, _ = next(iter(pages.pictures(checkout).values()))
+    assert "12.34 %" not in before
+    figures = {"resnet18_kw": {"figures": {"top1": 12.34}}}
+    monkeypatch.setattr(pages, "read_manifest", lambda: figures)
+    assert "12.34 %" in pages.sections(checkout)
+    assert next(iter(pages.pictures(checkout).values()))[0] != source
+
+
 def test_pictures_are_drawn_when_the_results_change(checkout, make_run):
     pytest.importorskip("matplotlib")
     name = "docs/images/benchmark_cpu.png"
