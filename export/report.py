@@ -34,19 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--root", type=Path, default=CHECKOUT, metavar="DIR", help="checkout to update (default: this one)")
     add("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     options = parser.parse_args(argv)
-    stale = []
-    for name, tables in TABLES.items():
-        path = options.root / name
-        if not path.is_file():
-            raise ZooError(f"there is no {path}; give the folder of a checkout with --root.")
-        old = new = path.read_text(encoding="utf-8")
-        for title, make in tables.items():
-            new = insert(new, title, make(options.root), name)
-        if new == old:
-            continue
-        stale.append(name)
-        if not options.check:
-            with cli.atomic_path(path) as temporary:
+    # All pages are made before the first is written: an error leaves all of them as they were.
+    changed = {name: new for name in TABLES if (new := _changed(options.root, name))}
+    stale = list(changed)
+    if not options.check:
+        for name, new in changed.items():
+            with cli.atomic_path(options.root / name) as temporary:
                 temporary.write_text(new, encoding="utf-8")
     for name, (source, draw) in {**pages.pictures(options.root), **results.pictures(options.root)}.items():
         picture = options.root / name
@@ -59,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.check:
         print(f"out of date: {', '.join(stale)}; run python -m export.report" if stale else "up to date")
     return int(options.check and bool(stale))
+
+
+def _changed(root: Path, name: str) -> str | None:
+    """Return what a file becomes with today's tables, or None if that is what it is."""
+    path = root / name
+    if not path.is_file():
+        raise ZooError(f"there is no {path}; give the folder of a checkout with --root.")
+    old = new = path.read_text(encoding="utf-8")
+    for title, make in TABLES[name].items():
+        new = insert(new, title, make(root), name)
+    return None if new == old else new
 
 
 def insert(text: str, title: str, table: str, name: str) -> str:

@@ -106,3 +106,13 @@ def test_missing_markers_and_files(checkout: Path) -> None:
     (checkout / "README.md").unlink()
     with pytest.raises(ZooError, match=r"there is no .*README\.md; give the folder of a checkout"):
         report.main(["--root", str(checkout)])
+
+
+def test_an_error_leaves_every_page_as_it_was(checkout: Path) -> None:
+    readme, families = checkout / "README.md", checkout / "docs/families.md"
+    stale = readme.read_text().replace("11.17 M", "1 M")
+    readme.write_text(stale)
+    families.write_text("no markers")
+    with pytest.raises(ZooError, match=r"docs/families\.md has no lines"):
+        report.main(["--root", str(checkout)])
+    assert readme.read_text() == stale
