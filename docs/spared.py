@@ -83,7 +83,7 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
             if value != mine[name]:
                 raise ZooError(
                     f"{one} and {other} differ in {name} too; "
-                    "compare runs that differ in their shares of spared images alone."
+                    "compare runs that differ in nothing but their shares of images that are not warped."
                 )
 
 

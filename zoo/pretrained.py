@@ -160,11 +160,12 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
-    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    names = wanted.keys() | found.keys()
+    different = sorted(name for name in names if wanted.get(name) != found.get(name))
     if different:
         name = different[0]
         raise ZooError(
-            f"{source} does not fit the model: {len(different)} of {len(wanted)} tensors differ, "
+            f"{source} does not fit the model: {len(different)} of {len(names)} tensors differ, "
             f"the first is {name} (model {wanted.get(name, 'has none')}, file {found.get(name, 'has none')})."
         )
     model.load_state_dict(state)

@@ -44,6 +44,8 @@ def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.Mon
     assert cli.run(evaluate.main, words) == 0
     assert figures()["top1"] == before["top1"]
     assert figures()["augmented_draws"] == 2
+    assert figures()["data"] == before["data"], "what was said of the same images is kept"
+    assert before["data"]["note"] == "tiny"
     (followed,) = invariance.read().values()
     assert followed["images"] == 3
     assert followed["top1"].keys() == invariance.STEPS.keys()
@@ -69,7 +71,7 @@ def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.Cap
     [
         (("--model", "none_*"), "no model with trained weights matches 'none_*'"),
         (("--model", "testnet_statik"), "unknown model 'testnet_statik'"),
-        (("--model", "testnet_static"), "testnet_static has no trained weights yet"),
+        (("--model", "testnet_static"), "testnet_static has no trained weights yet; give a --checkpoint"),
         (
             ("--model", "testnet_static", "testnet_kw", "--checkpoint", "f"),
             "belongs to one model, but 2 were given",
@@ -78,7 +80,10 @@ def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.Cap
         (("--model", "testnet_static", "--draws", "0"), "--draws is 0; it must be at least 1"),
         (("--model", "testnet_static", "--curves", "0"), "--curves is 0; it must be at least 1"),
         (("--model", "testnet_static", "--checkpoint", "absent"), "no checkpoint at absent"),
-        (("--model", "testnet_static", "--checkpoint", "other"), "other does not fit the model: "),
+        (
+            ("--model", "testnet_static", "--checkpoint", "other"),
+            "other does not fit the model: 81 of 81 tensors differ, the first is bn1.bias",
+        ),
     ],
 )
 def test_evaluate_errors(
