@@ -101,7 +101,7 @@ def test_what_no_image_changes_is_a_constant(graphs):
     shapes = {
         family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
     }
-    assert (64 * 3, 8) in shapes["dpk"]  # one of the four kernels is set apart
+    assert (64 * 3, 8) in shapes["dpk"]  # one of the four terms is set apart
     assert (64, 64, 1, 1) in shapes["fgk"]
 
 

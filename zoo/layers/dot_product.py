@@ -19,10 +19,10 @@ class DotProductConv2d(DynamicConv2d):
 
     This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
     bounds the logits whatever the image; where the parameters make that bound small enough, a deployed
-    softmax needs no pass for the maximum. It sums to one besides, so that the first kernel of the bank can be
-    set apart, one term less::
+    softmax needs no pass for the maximum. It sums to one besides, so that the mean of the bank can be set
+    apart, one term less::
 
-        K = bank[0] + sum_{m>0} softmax_m * (bank[m] - bank[0])
+        K = mean(bank) + sum_{m>0} (softmax_m - 1/M) * (bank[m] - bank[0])
 
     The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a static
     convolution's multiplies.
@@ -86,7 +86,8 @@ class DotProductConv2d(DynamicConv2d):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the sample's attention (N, O, M, I/G) and the bank as basis (1, M, kh*kw).
 
-        Once a kernel is set apart, the attention to the others and how they differ from it: M - 1 terms.
+        Once the mean is set apart, by how much the attention to all kernels but the first exceeds an even
+        share, and how they differ from the first: M - 1 terms.
         """
         # Independent of the sample, so an exporter folds it to one constant.
         keys: Tensor = self.keys
@@ -99,12 +100,15 @@ class DotProductConv2d(DynamicConv2d):
         logits = (queries @ self.in_queries.t()).unflatten(1, (-1, self.terms))
         if self.bounded:
             shares = logits.exp()
-            return shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal(), bank.unsqueeze(0)
+            shares = shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal()
+            # With whole shares the terms would add up to nearly minus the first kernel over all channels, and
+            # what that and the first kernel leave of each other would have lost a digit.
+            return shares - 1 / self.bank_size, bank.unsqueeze(0)
         return logits.softmax(dim=2), bank.unsqueeze(0)
 
     def kernel_apart(self) -> Tensor | None:
-        """Return the first kernel of the bank where it is set apart."""
-        return self.bank[0] if self.bounded else None
+        """Return the mean of the bank where it is set apart."""
+        return self.bank.mean(dim=0) if self.bounded else None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or scale the input channels of a depthwise convolution."""
@@ -119,7 +123,7 @@ class DotProductConv2d(DynamicConv2d):
     @torch.jit.unused
     @torch.no_grad()
     def settle_(self) -> None:
-        """Set a kernel apart and drop the pass for the maximum if no exponential can overflow; slice."""
+        """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice."""
         apart = self.keys[1:] - self.keys[:1]
         pairs = (self.out_queries.unsqueeze(1) * apart).abs().flatten(0, 1) @ self.in_queries.abs().t()
         info = torch.finfo(self.keys.dtype)
