@@ -221,6 +221,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--attention", type=float, metavar="WEIGHT", help="weight of looking where the teacher looks")
     add("--lowering", metavar="NAME", help="how dynamic convolutions are computed (default: auto)")
     add(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="networks and images as NHWC in memory (default); depthwise dynamic layers are faster without",
+    )
+    add(
         "--compile",
         action=argparse.BooleanOptionalAction,
         help="use torch.compile: slow to start, faster from then on where measured: kw, fgk",

@@ -182,6 +182,14 @@ def test_inputs_that_do_not_fit(layer: type[DynamicConv2d]) -> None:
 
 
 @families
+def test_channels_last_is_for_the_weights_of_static_convolutions(layer: type[DynamicConv2d]) -> None:
+    """Elsewhere it would tear apart what is read in one piece, at every forward."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), layer(4, 6, 3)).to(memory_format=torch.channels_last)
+    assert not network[0].weight.is_contiguous()
+    assert all(parameter.is_contiguous() for parameter in network[1].parameters())
+
+
+@families
 def test_an_empty_batch(layer: type[DynamicConv2d]) -> None:
     assert layer(4, 6, 3)(torch.randn(0, 4, 8, 8)).shape == (0, 6, 6, 6)
 

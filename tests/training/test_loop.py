@@ -212,6 +212,28 @@ def test_divergence_keeps_the_last_good_checkpoint(
     assert checkpoint.read_progress(tmp_path / "run").epoch == 1
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_network_and_its_images_lie_in_memory_as_the_recipe_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch, channels_last: bool
+) -> None:
+    seen = set()
+
+    def looked_at(self: loop._Run, *args: Any) -> Tensor:
+        hook = self.model.conv1.register_forward_hook(
+            lambda module, inputs, output: seen.update(
+                each.is_contiguous() for each in (inputs[0], module.weight)
+            )
+        )
+        result = update(self, *args)
+        hook.remove()
+        return result
+
+    update = loop._Run.update
+    monkeypatch.setattr(loop._Run, "update", looked_at)
+    run(recipe={"channels_last": channels_last})
+    assert seen == {not channels_last}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_run_learns_the_same(run: Run, tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_numbers_below_one_are_refused(capsys):
     assert "--batch is 0; it must be at least 1" in capsys.readouterr().err
 
 
+def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own():
+    nchw = Candidate("mobilenetv3_small_100_fgk", batch=2, channels_last=False)
+    twin, row = speed.measure([nchw], rounds=1)
+    assert (twin["channels_last"], row["channels_last"]) == (True, False)
+    assert speed.way(row) == "auto, NCHW"
+    nhwc = replace(nchw, channels_last=True)
+    for candidate, strides in ((nchw, (3072, 1024, 32, 1)), (nhwc, (3072, 1, 96, 3))):
+        step = speed.Step(candidate, torch.device("cpu"))
+        assert step.images.stride() == strides
+        assert step.model.conv_stem.weight.is_contiguous() == (not candidate.channels_last)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_trains_every_parameter_in_every_way(family):
@@ -148,12 +160,21 @@ def test_a_step_trains_every_parameter_in_every_way(family):
         assert lowering == "auto" or {layer.lowering for layer in layers} == {lowering}
 
 
+def test_depthwise_convolutions_of_several_terms_train_as_one_convolution():
+    found = {}
+    for family in FAMILIES:
+        model = zoo.create_model(f"mobilenetv3_small_100_{family}")
+        set_training_lowering(model, "auto")
+        found[family] = {layer.lowering for layer in dynamic_layers(model)}
+    assert found == {**{each: {"grouped"} for each in FAMILIES}, "kw": {"scaled"}, "convex": {"fold"}}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_lowering_to_train_with_is_one_that_can(family):
     model = zoo.create_model(f"mobilenetv2_100_{family}")
     set_training_lowering(model, "auto")
     for layer in dynamic_layers(model):
-        assert layer.lowering == layer.auto_lowering()
+        assert layer.lowering == layer.training_lowering()
         assert layer.lowering in lowerings_of(layer)
         assert LOWERINGS[layer.lowering].batch != "one"
 

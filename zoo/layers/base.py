@@ -1,5 +1,6 @@
 """The equation every dynamic convolution here obeys: ``kernels = mixing x basis``."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -226,6 +227,17 @@ class DynamicConv2d(nn.Module):
         y = lowerings.convolve(x, mixings, basis, self.terms, self.sample_factor, geometry, lowering)
         return self.add_apart(y, x, geometry)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DynamicConv2d":
+        """Move or cast as ``nn.Module`` does, but leave parameters in one piece.
+
+        ``to(memory_format=torch.channels_last)`` takes all parameters of four axes for convolutions' weights.
+        """
+        super()._apply(fn, recurse)
+        for parameter in self._parameters.values():
+            if parameter is not None:
+                parameter.data = parameter.data.contiguous()
+        return self
+
     @classmethod
     def _complete(cls, given: dict[str, int]) -> dict[str, int]:
         complete: dict[str, int] = {}
@@ -257,6 +269,16 @@ class DynamicConv2d(nn.Module):
             return "contract"
         # Where channels are many the maps are small, and the rows of the padding a large part of them.
         return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 512 else "unfold"
+
+    @torch.jit.unused
+    def training_lowering(self) -> str:
+        """Return the lowering likely to be the cheapest in training, where a batch is of one size.
+
+        For a depthwise convolution that is ``grouped``: its kernels are few numbers, and one convolution with
+        them, backward pass included, costs less than one for each term.
+        """
+        depthwise = self.groups == self.in_channels and self.sample_factor != "none"
+        return "grouped" if depthwise else self.auto_lowering()
 
     @classmethod
     def holds_static(cls) -> bool:

@@ -78,6 +78,11 @@ class KernelWeightedConv2d(DynamicConv2d):
         return "scaled" if "scaled" in self.extra_lowerings else super().auto_lowering()
 
     @torch.jit.unused
+    def training_lowering(self) -> str:
+        """Return what :meth:`auto_lowering` returns: ``scaled`` is a single term here."""
+        return self.auto_lowering()
+
+    @torch.jit.unused
     @torch.no_grad()
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
         """Hold the static kernel exactly: all gates at 1/2, the weight doubled."""

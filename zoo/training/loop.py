@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, anneal, anneals, dynamic_layers, set_lowering, share_context
+from zoo.layers import LOWERINGS, DynamicConv2d, anneal, anneals, dynamic_layers, set_lowering, share_context
 from zoo.models import create_model
 from zoo.training import checkpoint, log
 from zoo.training._require import check_joined, on_cpu, on_cuda, progress_bar, require
@@ -79,7 +79,7 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
 
     Args:
         model: changed in place.
-        name: a lowering, or ``auto`` for each layer's own.
+        name: a lowering, or ``auto`` for each layer's own (:meth:`DynamicConv2d.training_lowering`).
 
     Raises:
         ZooError: a layer of the model has no such lowering, or it cannot train in batches.
@@ -87,7 +87,16 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
     if name != "auto" and (name not in LOWERINGS or LOWERINGS[name].batch == "one"):
         able = ", ".join(["auto", *(each for each, row in LOWERINGS.items() if row.batch != "one")])
         raise ZooError(f"the lowering {name!r} cannot train; choose from {able}.")
-    set_lowering(model, name)
+    if name == "auto":
+        layers = {path: module for path, module in model.named_modules() if isinstance(module, DynamicConv2d)}
+        set_lowering(model, {path: layer.training_lowering() for path, layer in layers.items()})
+    else:
+        set_lowering(model, name)
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Return how a recipe's networks and images lie in memory."""
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def precision(amp: str | None) -> str:
@@ -119,7 +128,8 @@ class _Run:
                 f"{recipe.model} anneals, and torch.compile would compile it anew at every update; "
                 "train without --compile, or with --anneal 0."
             )
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.memory_format = memory_format(recipe.channels_last)
+        self.model = model.to(device).to(memory_format=self.memory_format)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)
         total = self.updates * len(recipe.sizes)
@@ -154,7 +164,7 @@ class _Run:
         """Return the recipe's teacher where this process trains."""
         assert self.recipe.teacher is not None
         teacher = create_model(self.recipe.teacher, pretrained=True)
-        return teacher.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        return teacher.to(self.accelerator.device).to(memory_format=self.memory_format)
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch and return what to log about it."""
@@ -200,7 +210,7 @@ class _Run:
         self.schedule.step_update(step)
         anneal(self.model, min(1.0, step / self.annealed) if self.annealed else 1.0)
         rows = rows.to(self.images.device)
-        inputs = warp(self.images[rows], maps, size).contiguous(memory_format=torch.channels_last)
+        inputs = warp(self.images[rows], maps, size).contiguous(memory_format=self.memory_format)
         labels = self.labels[rows]
         with explained(self.recipe.model):
             logits = self.prepared(inputs)

@@ -2,7 +2,8 @@
 
 Every round takes one step of the static twin and one of each way to train a model, so that a machine that
 slows down slows all of them; the figure is the median over rounds of the ratio within a round. A compiled
-model is compared with its compiled twin. What is measured is in the file after every model.
+model is compared with its compiled twin, and one in NCHW with the twin in NHWC, which is faster so. What is
+measured is in the file after every model.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from zoo.machine import commit, cpu_model
 from zoo.training import log, memory
 from zoo.training.augment import Augmentation, warp
 from zoo.training.compiling import compiled, explained
-from zoo.training.loop import precision, set_training_lowering
+from zoo.training.loop import memory_format, precision, set_training_lowering
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
@@ -52,6 +53,7 @@ class Candidate:
         lowering: as :class:`Recipe` has it.
         batch: images a step.
         side: of the images, in pixels.
+        channels_last: whether the network and the images lie in memory as NHWC, else as NCHW.
         compiled: whether torch.compile made the forward and backward.
         amp: ``bf16`` autocast or ``no``.
     """
@@ -60,6 +62,7 @@ class Candidate:
     lowering: str = "auto"
     batch: int = 32
     side: int = 32
+    channels_last: bool = True
     compiled: bool = False
     amp: str = "no"
 
@@ -81,10 +84,11 @@ class Step:
         recipe = Recipe(candidate.model, lowering=candidate.lowering)
         model = zoo.create_model(candidate.model).train().to(device)
         set_training_lowering(model, candidate.lowering)
-        self.model = model.to(memory_format=torch.channels_last)
+        layout = memory_format(candidate.channels_last)
+        self.model = model.to(memory_format=layout)
         self.optimizer = make_optimizer(recipe, self.model)
         shape = candidate.batch, 3, candidate.side, candidate.side
-        self.images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+        self.images = torch.randn(shape, device=device).contiguous(memory_format=layout)
         self.labels = torch.randint(10, (candidate.batch,), device=device)
         self.device = device
         self.run: Any = compiled(self.model) if candidate.compiled else self.model
@@ -138,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, metavar="N", help="default: 5")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
+    add("--nchw", action="store_true", help="measure NCHW in memory too, for lowering auto")
     add("--amp", choices=["bf16", "no"], help="default: bf16 on CUDA and no on a CPU")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
@@ -194,6 +199,8 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
         ways = [replace(like, lowering=each) for each in args.lowerings or able]
         if args.compile:
             ways.append(replace(like, compiled=True))
+        if args.nchw:
+            ways.append(replace(like, channels_last=False))
         wanted.append(ways)
     return wanted
 
@@ -261,7 +268,9 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
 
 
 def _twin(candidate: Candidate) -> Candidate:
-    return replace(candidate, model=f"{split_name(candidate.model)[0]}_{STATIC}", lowering="auto")
+    return replace(
+        candidate, model=f"{split_name(candidate.model)[0]}_{STATIC}", lowering="auto", channels_last=True
+    )
 
 
 def peak_memory(candidate: Candidate, threads: int) -> int | None:
@@ -285,7 +294,11 @@ def _peak_memory(candidate: Candidate, threads: int) -> int | None:
 
 def way(row: dict[str, Any]) -> str:
     """Return how a row's model is trained, such as ``auto, compiled, bf16``."""
-    extra = {"compiled": row["compiled"], "bf16": row.get("amp") == "bf16"}
+    extra = {
+        "NCHW": not row.get("channels_last", True),
+        "compiled": row["compiled"],
+        "bf16": row.get("amp") == "bf16",
+    }
     return ", ".join([row["lowering"], *(word for word, holds in extra.items() if holds)])
 
 
