@@ -169,6 +169,17 @@ def test_depthwise_convolutions_of_several_terms_train_as_one_convolution():
     assert found == {**{each: {"grouped"} for each in FAMILIES}, "kw": {"scaled"}, "convex": {"fold"}}
 
 
+@pytest.mark.parametrize("family", ["condconv", "dyconv", "convex", "kw"])
+def test_experts_of_many_channels_train_as_static_convolutions(family):
+    model = zoo.create_model(f"resnet10_{family}")
+    set_training_lowering(model, "auto")
+    layers = dynamic_layers(model)
+    assert layers
+    for layer in layers:
+        routed = family.endswith("conv") and layer.in_channels == 512
+        assert layer.lowering == ("experts" if routed else layer.auto_lowering())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_lowering_to_train_with_is_one_that_can(family):
     model = zoo.create_model(f"mobilenetv2_100_{family}")

@@ -98,6 +98,12 @@ class ExpertsConv2d(DynamicConv2d):
         return "experts" if self.groups == self.in_channels else super().auto_lowering()
 
     @torch.jit.unused
+    def training_lowering(self) -> str:
+        """Return ``experts`` where channels are many: a batch's kernels are larger than its maps there."""
+        many = min(self.in_channels // self.groups, self.out_channels) >= 512
+        return "experts" if many and self.sample_factor != "none" else super().training_lowering()
+
+    @torch.jit.unused
     @torch.no_grad()
     def warm_start_(self, weight: Tensor, bias: Tensor | None = None) -> float:
         """Hold the static kernel exactly: experts around it whose differences cancel, routed evenly."""
