@@ -95,7 +95,7 @@ def _decisive(progress: Progress) -> dict[str, Any]:
     decisive = progress.recipe.settings() | {"started_from": [start.get(name) for name in told_by]}
     decisive["data"] = (facts.get("data") or {}).get("sha256")
     # How the same numbers are computed, up to rounding.
-    how = ("threads", "compile", "lowering")
+    how = ("threads", "compile", "channels_last", "lowering")
     return {name: value for name, value in decisive.items() if name not in (*SHARES, *how)}
 
 

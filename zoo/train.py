@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
-        help="networks and images as NHWC in memory (default); depthwise dynamic layers are faster without",
+        help="images as NHWC in memory (default); on CPUs depthwise dynamic layers are faster without",
     )
     add(
         "--compile",

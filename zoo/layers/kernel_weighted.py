@@ -79,8 +79,8 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     @torch.jit.unused
     def training_lowering(self) -> str:
-        """Return what :meth:`auto_lowering` returns: ``scaled`` is a single term here."""
-        return self.auto_lowering()
+        """Return ``scaled`` where there is one, which is a single term here, else what the base returns."""
+        return "scaled" if "scaled" in self.extra_lowerings else super().training_lowering()
 
     @torch.jit.unused
     @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Every round takes one step of the static twin and one of each way to train a model, so that a machine that
 slows down slows all of them; the figure is the median over rounds of the ratio within a round. A compiled
-model is compared with its compiled twin, and one in NCHW with the twin in NHWC, which is faster so. What is
-measured is in the file after every model.
+model is compared with its compiled twin, and one in NCHW with the twin in NHWC, as static networks are faster
+so on CPUs. What is measured is in the file after every model.
 """
 
 import argparse
