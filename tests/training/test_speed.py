@@ -170,6 +170,11 @@ def test_depthwise_convolutions_of_several_terms_train_as_one_convolution():
     assert found == {**{each: {"grouped"} for each in FAMILIES}, "kw": {"scaled"}, "convex": {"fold"}}
 
 
+def test_kw_trains_as_one_convolution_where_it_cannot_be_scaled():
+    assert FAMILIES["kw"](4, 8, 3, groups=4).training_lowering() == "grouped"
+    assert FAMILIES["kw"](4, 4, 3, groups=4).training_lowering() == "scaled"
+
+
 @pytest.mark.parametrize("family", ["condconv", "dyconv", "convex", "kw"])
 def test_experts_of_many_channels_train_as_static_convolutions(family):
     model = zoo.create_model(f"resnet10_{family}")
