@@ -16,6 +16,7 @@ from zoo.__main__ import main
 from zoo.catalog import Complexity, Row, complexity
 from zoo.errors import ZooError
 from zoo.layers import (
+    BlockWeightedConv2d,
     ConvexConv2d,
     DotProductConv2d,
     FCGeneratedConv2d,
@@ -50,6 +51,16 @@ def test_kernel_weighted(lowering: str) -> None:
     layer = set_lowering(small(KernelWeightedConv2d, vector_dim=v), lowering)
     gates = INS * v + v * OUTS * PER_GROUP
     params = OUTS * PER_GROUP * P + OUTS * PER_GROUP * v + (INS * v + v) + OUTS
+    convolution = ROWS_MACS if lowering == "rows" else STATIC_MACS
+    assert complexity(layer, INPUT) == Complexity(params, gates + convolution)
+
+
+@pytest.mark.parametrize("lowering", lowerings_of(BlockWeightedConv2d))
+def test_block_weighted(lowering: str) -> None:
+    v, blocks = 7, 3
+    layer = set_lowering(small(BlockWeightedConv2d, vector_dim=v, blocks=blocks), lowering)
+    gates = INS * v + v * OUTS * blocks
+    params = OUTS * PER_GROUP * P + OUTS * blocks * v + (INS * v + v) + OUTS
     convolution = ROWS_MACS if lowering == "rows" else STATIC_MACS
     assert complexity(layer, INPUT) == Complexity(params, gates + convolution)
 

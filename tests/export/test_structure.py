@@ -75,6 +75,8 @@ def test_no_map_is_transposed(graphs, family, depthwise):
         ("fgk", True, 4 - 1),
         ("kw", False, -1),  # a product of matrices instead
         ("kw", True, 0),
+        ("kwb", False, 4 - 1),
+        ("kwb", True, 0),  # a single input channel is a single block
         ("dpk", False, 1),  # the bank, depthwise, and the kernel that all pairs share
         ("dpk", True, 4 - 1),
         ("condconv", True, 4 - 1),

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.layers import (
+    BlockWeightedConv2d,
     CondConv2d,
     ConvexConv2d,
     DotProductConv2d,
@@ -38,6 +39,14 @@ def softmax(values: list[float] | np.ndarray) -> list[float]:
 def kw_kernel(layer: KernelWeightedConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
     reduced = linear(array(layer.reduce.weight), g, array(layer.reduce.bias))
     gate = sigmoid(sum(a * b for a, b in zip(array(layer.vectors)[o, i], reduced, strict=True)))
+    return gate * array(layer.weight)[o, :, i]
+
+
+def kwb_kernel(layer: BlockWeightedConv2d, g: np.ndarray, o: int, i: int) -> np.ndarray:
+    reduced = linear(array(layer.reduce.weight), g, array(layer.reduce.bias))
+    per_group, blocks = layer.in_channels // layer.groups, layer.vectors.shape[1]
+    block = next(b for b in range(blocks) if i < (b + 1) * per_group // blocks)
+    gate = sigmoid(sum(a * b for a, b in zip(array(layer.vectors)[o, block], reduced, strict=True)))
     return gate * array(layer.weight)[o, :, i]
 
 
@@ -76,6 +85,7 @@ def convex_kernel(layer: ConvexConv2d, g: np.ndarray, o: int, i: int) -> np.ndar
 
 KERNELS = {
     KernelWeightedConv2d: kw_kernel,
+    BlockWeightedConv2d: kwb_kernel,
     FCGeneratedConv2d: fgk_kernel,
     DotProductConv2d: dpk_kernel,
     CondConv2d: condconv_kernel,

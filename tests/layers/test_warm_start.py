@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from zoo.layers import (
+    BlockWeightedConv2d,
     CondConv2d,
     ConvexConv2d,
     DotProductConv2d,
@@ -20,6 +21,7 @@ from zoo.layers import (
     ("layer", "arguments"),
     [
         (KernelWeightedConv2d, {}),
+        (BlockWeightedConv2d, {"blocks": 2}),
         (FCGeneratedConv2d, {"embedding_dim": 9}),
         (FCGeneratedConv2d, {"embedding_dim": 12, "hidden_dim": 9}),
         (CondConv2d, {"num_experts": 3}),
@@ -67,6 +69,7 @@ def test_fgk_holds_a_kernel_of_zeros() -> None:
     ("layer", "gated"),
     [
         (KernelWeightedConv2d, "vectors"),
+        (BlockWeightedConv2d, "vectors"),
         (FCGeneratedConv2d, "gate.weight"),
         (CondConv2d, "route.weight"),
         (DynamicConvolution2d, "route.weight"),

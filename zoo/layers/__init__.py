@@ -1,6 +1,7 @@
 """Dynamic convolutions, each a drop-in for ``nn.Conv2d``, and the ways to compute them."""
 
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.block_weighted import BlockWeightedConv2d
 from zoo.layers.cond_conv import CondConv2d
 from zoo.layers.configure import (
     anneal,
@@ -28,6 +29,7 @@ __all__ = [
     "FAMILIES",
     "LOWERINGS",
     "STATIC",
+    "BlockWeightedConv2d",
     "CondConv2d",
     "ConvexConv2d",
     "DotProductConv2d",

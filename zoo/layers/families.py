@@ -2,6 +2,7 @@
 
 from zoo.errors import ZooError, nearest
 from zoo.layers.base import DynamicConv2d
+from zoo.layers.block_weighted import BlockWeightedConv2d
 from zoo.layers.cond_conv import CondConv2d
 from zoo.layers.convex import ConvexConv2d
 from zoo.layers.dot_product import DotProductConv2d
@@ -14,6 +15,7 @@ STATIC = "static"
 
 FAMILIES: dict[str, type[DynamicConv2d]] = {
     "kw": KernelWeightedConv2d,
+    "kwb": BlockWeightedConv2d,
     "fgk": FCGeneratedConv2d,
     "dpk": DotProductConv2d,
     "condconv": CondConv2d,

@@ -63,7 +63,9 @@ class KernelWeightedConv2d(DynamicConv2d):
         self, context: Tensor, first: int = 0, last: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Gate the static kernels: mixing (N, O, kh*kw, I/G), identity basis."""
-        return self.gates(context, first, last).unsqueeze(2) * self.weight[first:last], None
+        gates = self.gates(context, first, last).unsqueeze(2)
+        # Under autocast gates have half the bits, and the kernels of a batch are too large for more.
+        return gates * self.weight[first:last].to(gates.dtype), None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or gate the input channels of a depthwise convolution."""

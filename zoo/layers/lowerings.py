@@ -237,6 +237,32 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
     return y
 
 
+def scaled_blocks(x: Tensor, scales: Tensor, weight: Tensor, blocks: int, geometry: Geometry) -> Tensor:
+    """Convolve each of B blocks of input channels statically, scale its outputs, and add up.
+
+    For kernels whose input channels share their scales by blocks: ``K[n,o,p,i] = scales[n,b(i),o] *
+    weight[o,p,i]``.
+
+    Args:
+        x: (N, I, H, W).
+        scales: (N, B * O).
+        weight: (O, P, I/G).
+        blocks: B, which divides I/G; a block has as many channels of every group.
+        geometry: where to look.
+    """
+    # Contiguous, or the outputs would take the layout of the transposed weight, and what flattens them after
+    # a pooling would be exported as a gather.
+    weight = to_conv_weight(weight.unsqueeze(0), geometry.kernel_size)[0].contiguous()
+    width = geometry.per_group // blocks
+    maps = _maps(scales, blocks)
+    parts = _blocks_of(x, blocks, geometry)
+    y = static_conv(parts[0], weight[:, :width], geometry, geometry.groups) * maps[0]
+    for block in range(1, blocks):
+        part = weight[:, block * width : (block + 1) * width]
+        y = y + static_conv(parts[block], part, geometry, geometry.groups) * maps[block]
+    return y
+
+
 def scaled_basis(
     x: Tensor, scales: Tensor, mixing: Tensor, basis: Tensor, terms: int, geometry: Geometry
 ) -> Tensor:
@@ -267,6 +293,16 @@ def _maps(scales: Tensor, terms: int) -> list[Tensor]:
     """Cut scales (N, T * C) into T maps (N, C, 1, 1), all given their shape at once: each operation costs."""
     # A tuple, which TorchScript takes for a list; FX could not copy it into one.
     return scales.unsqueeze(2).unsqueeze(3).chunk(terms, dim=1)  # type: ignore[return-value]
+
+
+def _blocks_of(x: Tensor, blocks: int, geometry: Geometry) -> list[Tensor]:
+    """Cut x (N, I, H, W) into B parts, each with a block of every group's channels."""
+    if geometry.groups == 1 or blocks == 1:
+        return x.chunk(blocks, dim=1)  # type: ignore[return-value]
+    parts: list[Tensor] = []
+    for part in x.unflatten(1, (geometry.groups, -1)).chunk(blocks, dim=2):
+        parts.append(part.flatten(1, 2))
+    return parts
 
 
 def _scaled_term(x: Tensor, scale: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
