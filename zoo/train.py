@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
-        help="images as NHWC in memory (default); on CPUs depthwise dynamic layers but kw's gain without",
+        help="images as NHWC in memory (default); on CPUs most depthwise dynamic layers gain without",
     )
     add(
         "--compile",
