@@ -36,7 +36,7 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
         ZooError: see :class:`DynamicConv2d`.
     """
 
-    extra_lowerings: tuple[str, ...] = ("scaled",)
+    extra_lowerings = ("scaled",)
     sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 4, "blocks": 4}
     blocks: int
 
