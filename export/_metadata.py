@@ -88,12 +88,9 @@ def name_of(model: nn.Module) -> str:
 
 def family_of(model: nn.Module) -> str:
     """Return the suffixes of the families that ``model`` has layers of, or ``static``."""
-    found = [
-        name
-        for name, layer in FAMILIES.items()
-        if any(isinstance(module, layer) for module in model.modules())
-    ]
-    return ", ".join(found) or STATIC
+    # A family's layer may be a subclass of another's.
+    kinds = {type(module) for module in model.modules()}
+    return ", ".join(name for name, layer in FAMILIES.items() if layer in kinds) or STATIC
 
 
 def lowerings_of(model: nn.Module) -> dict[str, str]:

@@ -55,9 +55,10 @@ def test_kernel_weighted(lowering: str) -> None:
     assert complexity(layer, INPUT) == Complexity(params, gates + convolution)
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
 @pytest.mark.parametrize("lowering", lowerings_of(BlockWeightedConv2d))
-def test_block_weighted(lowering: str) -> None:
-    v, blocks = 7, 3
+def test_block_weighted(lowering: str, blocks: int) -> None:
+    v = 7
     layer = set_lowering(small(BlockWeightedConv2d, vector_dim=v, blocks=blocks), lowering)
     gates = INS * v + v * OUTS * blocks
     params = OUTS * PER_GROUP * P + OUTS * blocks * v + (INS * v + v) + OUTS

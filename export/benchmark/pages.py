@@ -87,17 +87,21 @@ def _legend(run: Run) -> str:
 
 
 def taxes(root: Path) -> str:
-    """Return one table of the headlines' taxes: a row a model, a column for each way to run it."""
-    columns: dict[tuple[str, str], dict[str, str]] = {}
+    """Return the headlines' taxes, a table for each file: a row a model, a column for each way to run it."""
+    return "\n\n".join(map(_taxes, results(root).values()))
+
+
+def _taxes(path: Path) -> str:
+    columns: dict[str, dict[str, str]] = {}
     names: dict[str, None] = {}
-    for name, path in results(root).items():
-        for row in headline(path):
-            candidate = row.result.candidate
-            names[candidate.label] = None
-            columns.setdefault((name, candidate.how), {})[candidate.label] = _tax_or_time(row)
-    header = ["model", *(how for _, how in columns)]
+    for row in headline(path):
+        candidate = row.result.candidate
+        names[candidate.label] = None
+        columns.setdefault(candidate.how, {})[candidate.label] = _tax_or_time(row)
     lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
-    return markdown(header, f"l{'r' * len(columns)}", lines)
+    env = read(path).environment
+    machine = ", ".join(filter(None, (env["cpu"], env["gpu"], env["date"][:10], f"`{FOLDER}/{path.name}`:")))
+    return "\n\n".join([machine, markdown(["model", *columns], "l" + "r" * len(columns), lines)])
 
 
 def headline(path: Path) -> list[Row]:

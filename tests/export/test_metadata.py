@@ -1,12 +1,14 @@
 """What an artifact calls its model."""
 
+import pytest
 import timm
 import torchvision
 from torch import nn
 
 import zoo
 from export import torchscript
-from export._metadata import name_of
+from export._metadata import family_of, name_of
+from zoo.layers import FAMILIES
 
 
 def test_a_registered_model_has_its_name_and_any_other_that_of_its_class() -> None:
@@ -23,6 +25,11 @@ def test_a_dynamized_model_says_so() -> None:
     assert name_of(zoo.dynamize(torchvision.models.resnet18(), "fgk", embedding_dim=9)) == (
         "ResNet dynamized with fgk"
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_named_even_if_its_layer_is_made_of_another(family: str) -> None:
+    assert family_of(FAMILIES[family](4, 4, 3)) == family
 
 
 def test_the_artifact_says_so(tmp_path) -> None:

@@ -88,7 +88,7 @@ def test_convolutions_are_as_many_as_the_lowering_needs(graphs, family, depthwis
     assert count(graphs(family, depthwise))["Conv"] == count(graphs("static", depthwise))["Conv"] + more
 
 
-@pytest.mark.parametrize(("family", "depthwise"), [("kw", True), ("convex", False)])
+@pytest.mark.parametrize(("family", "depthwise"), [("kw", True), ("kwb", True), ("convex", False)])
 def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
     """Into the exported weights, or left for the runtime right behind a convolution."""
     graph = graphs(family, depthwise)

@@ -4,14 +4,29 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.layers import BlockWeightedConv2d, DynamicConv2d, KernelWeightedConv2d, lowerings_of, set_lowering
+from tests.layers import reference
+from tests.layers.test_families import randomised
+from zoo.layers import (
+    LOWERINGS,
+    BlockWeightedConv2d,
+    DynamicConv2d,
+    KernelWeightedConv2d,
+    lowerings_of,
+    set_lowering,
+)
 
 
-def randomised(layer: DynamicConv2d) -> DynamicConv2d:
-    layer = layer.double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter)
-    return layer
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("lowering", lowerings_of(BlockWeightedConv2d))
+def test_blocks_of_several_channels_equal_the_loops(lowering: str, groups: int) -> None:
+    conv = set_lowering(
+        randomised(BlockWeightedConv2d(8, 6, 3, padding=1, groups=groups, blocks=2)), lowering
+    )
+    one = LOWERINGS[lowering].batch == "one"
+    x = torch.randn(1 if one else 3, 8, 5, 4, dtype=torch.float64)
+    wanted = torch.from_numpy(reference.convolve(conv, x.numpy(), (1, 1, 1, 1)))
+    for made in (conv, torch.fx.symbolic_trace(conv), torch.jit.script(conv)):
+        torch.testing.assert_close(made(x), wanted, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -123,7 +123,7 @@ def test_every_family_that_can_hold_a_static_kernel_does(family: str, name: str,
 
 
 def test_the_families_that_hold_static_kernels() -> None:
-    assert {"kw", "fgk", "condconv", "dyconv", "convex"} <= set(EXACT)
+    assert {"kw", "kwb", "fgk", "condconv", "dyconv", "convex"} <= set(EXACT)
     assert "dpk" not in EXACT
 
 

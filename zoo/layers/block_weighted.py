@@ -20,8 +20,8 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
     With a block for each input channel this is :class:`KernelWeightedConv2d`; with a single one the gate
     leaves the sum over i, and a static convolution's outputs are excited. In between, each block is a static
     convolution whose output is scaled: no kernels are made for an image, and ``scaled`` takes a static
-    convolution's multiplies and B passes over its output. WeightNet (https://arxiv.org/abs/2007.11823) says
-    how such sharing spans from squeeze-and-excitation to kernels of an image's own.
+    convolution's multiplies and B passes over its output. WeightNet (https://arxiv.org/abs/2007.11823) shares
+    the gates of its kernels by groups, too.
 
     Args:
         in_channels ... padding_mode, device, dtype: see :class:`DynamicConv2d`.
@@ -55,10 +55,15 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
         return (gates.unsqueeze(2).unsqueeze(4) * weight).flatten(3), None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
-        """Convolve as the base does, or block by block, scaling what each adds to the output."""
+        """Convolve as the base does, or block by block, scaling what each adds to the output.
+
+        A depthwise convolution with as many outputs as inputs is scaled as kw scales it.
+        """
         if lowering == "scaled":
             # Turned before the product, where it is a constant once exported, and not after.
             vectors = self.vectors.transpose(0, 1).flatten(0, 1)
             scales = F.linear(self.reduce(context), vectors).sigmoid()
+            if geometry.per_group == 1 and self.in_channels == self.out_channels:
+                return lowerings.scaled(x, scales.unsqueeze(1), self.weight.unsqueeze(0), 1, geometry)
             return lowerings.scaled_blocks(x, scales, self.weight, self.blocks, geometry)
         return self.convolve_factors(x, context, geometry, lowering)

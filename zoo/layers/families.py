@@ -15,12 +15,12 @@ STATIC = "static"
 
 FAMILIES: dict[str, type[DynamicConv2d]] = {
     "kw": KernelWeightedConv2d,
-    "kwb": BlockWeightedConv2d,
     "fgk": FCGeneratedConv2d,
     "dpk": DotProductConv2d,
     "condconv": CondConv2d,
     "dyconv": DynamicConvolution2d,
     "convex": ConvexConv2d,
+    "kwb": BlockWeightedConv2d,
 }
 
 

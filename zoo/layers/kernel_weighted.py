@@ -76,7 +76,7 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     @torch.jit.unused
     def auto_lowering(self) -> str:
-        """Return ``scaled`` for a depthwise convolution, else what the base returns."""
+        """Return ``scaled`` where there is one, else what the base returns."""
         return "scaled" if "scaled" in self.extra_lowerings else super().auto_lowering()
 
     @torch.jit.unused

@@ -245,7 +245,7 @@ def scaled_blocks(x: Tensor, scales: Tensor, weight: Tensor, blocks: int, geomet
 
     Args:
         x: (N, I, H, W).
-        scales: (N, B * O).
+        scales: (N or 1, B * O), block by block.
         weight: (O, P, I/G).
         blocks: B, which divides I/G; a block has as many channels of every group.
         geometry: where to look.
@@ -299,9 +299,10 @@ def _blocks_of(x: Tensor, blocks: int, geometry: Geometry) -> list[Tensor]:
     """Cut x (N, I, H, W) into B parts, each with a block of every group's channels."""
     if geometry.groups == 1 or blocks == 1:
         return x.chunk(blocks, dim=1)  # type: ignore[return-value]
+    cut = x.unflatten(1, (geometry.groups, -1)).chunk(blocks, dim=2)
     parts: list[Tensor] = []
-    for part in x.unflatten(1, (geometry.groups, -1)).chunk(blocks, dim=2):
-        parts.append(part.flatten(1, 2))
+    for block in range(blocks):
+        parts.append(cut[block].flatten(1, 2))
     return parts
 
 

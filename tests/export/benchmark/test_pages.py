@@ -87,16 +87,23 @@ def test_the_page_says_which_goals_were_met(tmp_path, make_run):
 
 
 def test_pages_show_every_file_of_results(checkout, make_run):
-    (checkout / "benchmarks/other.json").write_text(make_run({Candidate("resnet18_kw"): 1.25}).to_json())
+    other = {Candidate("resnet18_kw"): 1.25, replace(DPK, runtime="openvino"): 2.0}
+    (checkout / "benchmarks/other.json").write_text(make_run(other).to_json())
     text = pages.sections(checkout)
     assert text.count("### `benchmarks/") == 2
     assert "![accuracy against latency](images/benchmark_cpu.png)" in text
-    header, _, *lines = pages.taxes(checkout).splitlines()
-    assert header == "| model | onnx, batch 8, 1 thread | onnx, batch 1, 1 thread |"
+    titles = ["a CPU, 2026-11-21, `benchmarks/cpu.json`:", "a CPU, 2026-11-21, `benchmarks/other.json`:"]
+    first, table, second, other = pages.taxes(checkout).split("\n\n")
+    assert [first, second] == titles
+    header, _, *lines = table.splitlines()
+    assert header == "| model | onnx, batch 8, 1 thread |"
+    assert [line.split("`")[1] for line in lines] == ["resnet18_static", "resnet18_kw", "resnet18_dpk"]
+    assert lines[1].startswith("| `resnet18_kw` | 1.5")
+    header, _, *lines = other.splitlines()
+    assert header == "| model | onnx, batch 1, 1 thread | openvino, batch 8, 1 thread |"
     (kw,) = [line for line in lines if "resnet18_kw" in line]
-    assert [cell.strip().split(".")[0] for cell in kw.strip("|").split("|")] == ["`resnet18_kw`", "1", "1"]
-    (dpk,) = [line for line in lines if "resnet18_dpk" in line]
-    assert dpk.endswith("|  |")
+    assert kw.startswith("| `resnet18_kw` | 1.2")
+    assert kw.endswith("|  |")  # not run that way
 
 
 def test_the_page_compares_runtimes(make_run, tmp_path):
