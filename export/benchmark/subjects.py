@@ -22,14 +22,7 @@ from zoo.pretrained import read_manifest
 TIMM = "timm"
 """Not a lowering of ours: CondConv computed by timm's own layer."""
 
-PEERS = {
-    "kw": "grouped",
-    "kwb": "grouped",
-    "fgk": "grouped",
-    "dpk": "grouped",
-    "condconv": TIMM,
-    "dyconv": "grouped",
-}
+PEERS = {"kw": "grouped", "fgk": "grouped", "dpk": "grouped", "condconv": TIMM, "dyconv": "grouped"}
 """How each family is run elsewhere: the batch folded into groups, as the research code does, and timm.
 
 A family without a row here has no such counterpart.
