@@ -186,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--epochs", type=int, metavar="N", help="epochs at 32x32 pixels")
     length.add_argument("--phases", nargs="+", metavar="SIZE:EPOCHS", help="such as 16:4 24:1 32:1")
     add = group.add_argument
-    add("--shared-epochs", type=int, metavar="N", help="first epochs, in which a batch shares its kernels")
+    add("--shared-epochs", type=int, metavar="N", help="first epochs, in which images share their kernels")
+    add("--shared-images", type=int, metavar="N", help="so many of a batch share them (default: all)")
     add(
         "--upright",
         type=float,

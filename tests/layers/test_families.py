@@ -197,14 +197,28 @@ def test_an_empty_batch(layer: type[DynamicConv2d]) -> None:
 
 @families
 def test_shared_context_is_the_mean_context_in_training_alone(layer: type[DynamicConv2d]) -> None:
-    conv = share_context(randomised(layer(16, 4, 3, padding=1)), True)
+    conv = share_context(randomised(layer(16, 4, 3, padding=1)), 3)
     x = torch.randn(3, 16, 6, 6, dtype=torch.float64)
     kernels = conv.kernels(conv.context(x).mean(0, keepdim=True))
     torch.testing.assert_close(conv(x), F.conv2d(x, kernels[0], conv.bias, padding=1))
     own = conv.eval()(x)
     if layer.sample_factor != "none":
         assert not torch.allclose(own, conv.train()(x))
-    torch.testing.assert_close(share_context(conv, False)(x), own)
+    torch.testing.assert_close(share_context(conv, 1)(x), own)
+
+
+@families
+def test_images_in_a_row_share_their_kernels(layer: type[DynamicConv2d]) -> None:
+    conv = randomised(layer(4, 6, 3, padding=1))
+    x = torch.randn(5, 4, 6, 6, dtype=torch.float64)
+    alone = share_context(conv, 5)
+    wanted = torch.cat([alone(x[:2]), alone(x[2:4]), alone(x[4:])])
+    torch.testing.assert_close(share_context(conv, 2)(x), wanted)
+
+
+def test_fewer_than_one_image_cannot_share() -> None:
+    with pytest.raises(ZooError, match="0 images cannot share kernels; 1 gives each its own"):
+        share_context(FAMILIES["kw"](4, 6, 3), 0)
 
 
 @families_and_lowerings

@@ -142,9 +142,11 @@ def test_learning_rate_warms_up_and_falls_to_zero(run: Run, tmp_path: Path) -> N
 
 def test_kernels_are_shared_in_the_first_epochs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(loop, "share_context", lambda model, shared: calls.append(shared))
+    monkeypatch.setattr(loop, "share_context", lambda model, images: calls.append(images))
     run(recipe={"model": "testnet_kw", "shared_epochs": 1})
-    assert calls == [True, False, False]
+    assert calls == [16, 1, 1]  # the whole batch, then none
+    run(recipe={"model": "testnet_kw", "shared_epochs": 2, "shared_images": 2})
+    assert calls[3:] == [2, 2, 1]
 
 
 def test_batches_are_warped_as_the_recipe_says(recipe: Recipe) -> None:

@@ -55,12 +55,18 @@ def test_a_word_that_is_no_phase(word: str) -> None:
         ("seed", 2**31),
         ("shared_epochs", -1),
         ("shared_epochs", 31),
+        ("shared_images", 0),
         ("amp", "fp16"),
     ],
 )
 def test_values_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ZooError, match=f"^{field} is .*; it must be"):
         Recipe("m", **{field: value})
+
+
+def test_images_that_share_kernels_in_no_epoch() -> None:
+    with pytest.raises(ZooError, match=r"shared_images is 8, but in 0 epochs; set shared_epochs"):
+        Recipe("m", shared_images=8)
 
 
 @pytest.mark.parametrize("place", ["recipe", "augmentation"])
@@ -75,6 +81,7 @@ def test_a_recipe_of_another_version(place: str) -> None:
     "values",
     [
         {"shared_epochs": 30},
+        {"shared_epochs": 1, "shared_images": 1},
         {"warmup": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0, "weight_decay": 0.0},
         {"phases": ((8, 1),), "batch_size": 1, "images_per_epoch": 1, "threads": 1, "seed": 2**31 - 1},
     ],

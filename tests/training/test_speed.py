@@ -135,6 +135,9 @@ def test_a_static_twin_alone_is_nothing_to_compare(capsys):
 def test_numbers_below_one_are_refused(capsys):
     assert run(speed.main, ["--models", "resnet10_fgk", "--batch", "0"]) == 2
     assert "--batch is 0; it must be at least 1" in capsys.readouterr().err
+    for images in ("1", "5"):
+        assert run(speed.main, ["--models", "resnet10_fgk", "--batch", "4", "--shared", images]) == 2
+        assert f"--shared is {images}; it must be from 2 to the batch, 4" in capsys.readouterr().err
 
 
 def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monkeypatch):
@@ -148,6 +151,22 @@ def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monk
         step = speed.Step(candidate, torch.device("cpu"))
         assert step.images.stride() == strides
         assert step.model.conv_stem.weight.is_contiguous() == (not candidate.channels_last)
+
+
+def test_images_share_kernels_in_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
+    path = tmp_path / "speed.json"
+    words = ["--models", "resnet10_kw", "--lowerings", "auto", "--batch", "4", "--side", "8"]
+    assert speed.main([*words, "--shared", "2", "4", "--rounds", "1", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["model"], speed.way(row)) for row in rows] == [
+        ("resnet10_static", "auto"),
+        ("resnet10_kw", "auto"),
+        ("resnet10_kw", "auto, shared by 2"),
+        ("resnet10_kw", "auto, shared by 4"),
+    ]
+    step = speed.Step(Candidate("resnet10_kw", batch=4, side=8, shared=2), torch.device("cpu"))
+    assert {layer.shared_images for layer in dynamic_layers(step.model)} == {2}
 
 
 @pytest.mark.slow

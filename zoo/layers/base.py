@@ -112,7 +112,7 @@ class DynamicConv2d(nn.Module):
         self.make_parameters(in_channels // groups, {"device": device, "dtype": dtype})
         self.slices = 1
         self.lowering = self.auto_lowering()
-        self.shared_context = False
+        self.shared_images = 1
         self.reset_parameters()
 
     @torch.jit.unused
@@ -180,10 +180,8 @@ class DynamicConv2d(nn.Module):
         )
         torch._assert(x.shape[1] == self.in_channels, "the input's channels are not the layer's in_channels")
         context = self.context(x)
-        shared = self.shared_context and self.training
-        if shared:
-            context = context.mean(dim=0, keepdim=True)
-        elif self.lowering == "single":
+        shared = self.training and self.shared_images > 1
+        if self.lowering == "single" and not shared:
             torch._assert(
                 x.shape[0] == 1, "lowering 'single' takes batch 1; use 'contract' or 'unfold' for more"
             )
@@ -204,7 +202,10 @@ class DynamicConv2d(nn.Module):
             self._pad,
             self.in_channels // self.groups,
         )
-        y = self.convolve(x, context, geometry, "single" if shared else self.lowering)
+        if shared:
+            y = self.convolve_shared(x, context, geometry)
+        else:
+            y = self.convolve(x, context, geometry, self.lowering)
         bias = self.bias
         if bias is not None:
             y = y + bias.view(1, -1, 1, 1)
@@ -213,6 +214,15 @@ class DynamicConv2d(nn.Module):
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve x (N, I, H, W) with the kernels of its context (N or 1, I), without the bias."""
         return self.convolve_factors(x, context, geometry, lowering)
+
+    def convolve_shared(self, x: Tensor, context: Tensor, geometry: Geometry) -> Tensor:
+        """Convolve every ``shared_images`` samples in a row with the kernels of their mean context."""
+        contexts = context.split(self.shared_images)
+        outputs: list[Tensor] = []
+        for part, samples in enumerate(x.split(self.shared_images)):
+            mean = contexts[part].mean(dim=0, keepdim=True)
+            outputs.append(self.convolve(samples, mean, geometry, "single"))
+        return torch.cat(outputs)
 
     def convolve_factors(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve by one of the lowerings that every layer has."""

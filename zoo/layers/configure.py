@@ -93,18 +93,24 @@ def no_weight_decay(model: nn.Module) -> set[str]:
     }
 
 
-def share_context(model: nn.Module, shared: bool) -> nn.Module:
+def share_context(model: nn.Module, images: int) -> nn.Module:
     """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
 
-    Kernels are then made once a batch instead of once an image, which makes a cheaper first part of a
-    run. It acts in training mode alone: in eval mode every sample has its own kernels.
+    Kernels are then made once for so many images instead of for each, which makes training cheaper. It acts
+    in training mode alone: in eval mode every sample has its own kernels.
 
     Args:
         model: any module; changed in place and returned.
-        shared: whether to share.
+        images: how many samples in a row share their kernels; 1 gives each its own, and the size of a batch
+            or more the whole batch the same.
+
+    Raises:
+        ZooError: ``images`` is below 1.
     """
+    if images < 1:
+        raise ZooError(f"{images} images cannot share kernels; 1 gives each its own.")
     for layer in dynamic_layers(model):
-        layer.shared_context = shared
+        layer.shared_images = images
     return model
 
 

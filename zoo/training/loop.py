@@ -173,7 +173,7 @@ class _Run:
         # Dropout, where a model has it, draws from the global generator.
         torch.manual_seed(recipe.seed * 1_000_003 + done.epoch + self.rank)
         self.prepared.train()
-        share_context(self.model, done.epoch < recipe.shared_epochs)
+        share_context(self.model, recipe.images_a_kernel(done.epoch))
         totals = torch.zeros(2, device=self.accelerator.device)
         title = f"epoch {done.epoch + 1}/{len(recipe.sizes)} at {size}px"
         bar = progress_bar(total=self.updates * recipe.batch_size, desc=title, unit=" images")

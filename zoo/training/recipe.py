@@ -18,8 +18,9 @@ class Recipe:
     Attributes:
         model: name in timm's registry.
         phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.
-        shared_epochs: for so many epochs at the start, the samples of a batch share the kernels of their mean
-            context (:func:`zoo.layers.share_context`), which costs less than kernels of their own.
+        shared_epochs: for so many epochs at the start, images share the kernels of their mean context
+            (:func:`zoo.layers.share_context`), which costs less than kernels of their own.
+        shared_images: how many images of a batch share their kernels in these epochs; None means all of them.
         images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
         batch_size: images an update, over all processes together.
         optimizer: name in timm's optimizer registry.
@@ -54,6 +55,7 @@ class Recipe:
     model: str
     phases: tuple[tuple[int, int], ...] = ((32, 30),)
     shared_epochs: int = 0
+    shared_images: int | None = None
     images_per_epoch: int | None = None
     batch_size: int = 128
     optimizer: str = "adamw"
@@ -83,11 +85,13 @@ class Recipe:
 
         sizes_fit = all(size >= 8 and epochs >= 1 for size, epochs in self.phases)
         check(bool(self.phases) and sizes_fit, "phases", "SIZE:EPOCHS pairs of at least 8 pixels and 1 epoch")
-        for name in ("batch_size", "images_per_epoch", "threads"):
+        for name in ("batch_size", "images_per_epoch", "shared_images", "threads"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, "at least 1")
         shared = 0 <= self.shared_epochs <= len(self.sizes)
         check(shared, "shared_epochs", "from 0 to the number of epochs")
+        if self.shared_images is not None and self.shared_epochs == 0:
+            raise ZooError(f"shared_images is {self.shared_images}, but in 0 epochs; set shared_epochs.")
         for name in ("warmup", "anneal", "label_smoothing", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")
@@ -102,6 +106,10 @@ class Recipe:
     def sizes(self) -> tuple[int, ...]:
         """The image side of every epoch, in order."""
         return tuple(size for size, epochs in self.phases for _ in range(epochs))
+
+    def images_a_kernel(self, epoch: int) -> int:
+        """Return how many images share their kernels in an epoch, counted from 0."""
+        return (self.shared_images or self.batch_size) if epoch < self.shared_epochs else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""

@@ -30,7 +30,7 @@ import zoo
 from zoo import catalog, cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers
+from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers, share_context
 from zoo.machine import commit, cpu_model
 from zoo.training import log, memory
 from zoo.training.augment import Augmentation, warp
@@ -56,6 +56,7 @@ class Candidate:
         channels_last: whether the network and the images lie in memory as NHWC, else as NCHW.
         compiled: whether torch.compile made the forward and backward.
         amp: ``bf16`` autocast or ``no``.
+        shared: how many images share their kernels (:func:`zoo.layers.share_context`).
     """
 
     model: str
@@ -65,6 +66,7 @@ class Candidate:
     channels_last: bool = True
     compiled: bool = False
     amp: str = "no"
+    shared: int = 1
 
 
 class Step:
@@ -84,6 +86,7 @@ class Step:
         recipe = Recipe(candidate.model, lowering=candidate.lowering)
         model = zoo.create_model(candidate.model).train().to(device)
         set_training_lowering(model, candidate.lowering)
+        share_context(model, candidate.shared)
         layout = memory_format(candidate.channels_last)
         self.model = model.to(memory_format=layout)
         self.optimizer = make_optimizer(recipe, self.model)
@@ -143,12 +146,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
     add("--nchw", action="store_true", help="measure NCHW in memory too, for lowering auto")
+    add(
+        "--shared",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="measure N images that share their kernels too, for lowering auto",
+    )
     add("--amp", choices=["bf16", "no"], help="default: bf16 on CUDA and no on a CPU")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
     for name in ("batch", "side", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
+    if outside := [each for each in args.shared if not 2 <= each <= args.batch]:
+        raise ZooError(f"--shared is {outside[0]}; it must be from 2 to the batch, {args.batch}.")
     if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
     memory.keep_freed_memory()
@@ -201,6 +214,7 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
             ways.append(replace(like, compiled=True))
         if args.nchw:
             ways.append(replace(like, channels_last=False))
+        ways += [replace(like, shared=each) for each in args.shared]
         wanted.append(ways)
     return wanted
 
@@ -269,7 +283,11 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
 
 def _twin(candidate: Candidate) -> Candidate:
     return replace(
-        candidate, model=f"{split_name(candidate.model)[0]}_{STATIC}", lowering="auto", channels_last=True
+        candidate,
+        model=f"{split_name(candidate.model)[0]}_{STATIC}",
+        lowering="auto",
+        channels_last=True,
+        shared=1,
     )
 
 
@@ -298,6 +316,7 @@ def way(row: dict[str, Any]) -> str:
         "NCHW": not row.get("channels_last", True),
         "compiled": row["compiled"],
         "bf16": row.get("amp") == "bf16",
+        f"shared by {row.get('shared')}": row.get("shared", 1) > 1,
     }
     return ", ".join([row["lowering"], *(word for word, holds in extra.items() if holds)])
 
