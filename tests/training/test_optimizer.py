@@ -1,12 +1,19 @@
+from typing import ClassVar
+
+import pytest
 import torch
+from timm.scheduler import CosineLRScheduler
 from torch import nn
 
+import zoo
+from zoo.layers import lr_scales
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
 
 class _Layer(nn.Module):
     no_weight_decay_names = ("bank",)
+    lr_scales: ClassVar = {"mix": 3.0}
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +40,27 @@ def test_decay_spares_what_wants_none() -> None:
     assert decayed == {"layer.bank": 0, "layer.mix": 0.1, "position": 0, "fc.weight": 0.1, "fc.bias": 0}
     assert all(group["lr"] == 0.5 for group in optimizer.param_groups)
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_rates_follow_their_scale_through_a_schedule() -> None:
+    network = _Network()
+    optimizer = make_optimizer(Recipe("m", lr=0.5), network)
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=8, warmup_t=2, warmup_prefix=True, warmup_lr_init=0.1, t_in_epochs=False
+    )
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    for step, rate in ((0, 0.1), (1, 0.3), (2, 0.5), (6, 0.25)):
+        schedule.step_update(step)
+        rates = {names[one]: group["lr"] for group in optimizer.param_groups for one in group["params"]}
+        assert rates.pop("layer.mix") == pytest.approx(3 * rate)
+        assert rates == pytest.approx(dict.fromkeys(rates, rate))
+
+
+def test_what_dpk_attends_with_learns_faster() -> None:
+    scales = lr_scales(zoo.create_model("mobilenetv3_small_100_dpk"))
+    assert {name.rpartition(".")[2] for name in scales} == {"keys", "in_queries", "out_queries"}
+    assert min(scales.values()) > 1
+    assert lr_scales(zoo.create_model("mobilenetv3_small_100_static")) == {}
 
 
 def test_exemption_of_a_bare_layer() -> None:

@@ -93,6 +93,19 @@ def no_weight_decay(model: nn.Module) -> set[str]:
     }
 
 
+def lr_scales(model: nn.Module) -> dict[str, float]:
+    """Return how many times the usual learning rate a model's layers want, by the name of the parameter.
+
+    Parameters that want the usual one are left out. An optimizer's group of parameters has it as ``lr_scale``
+    for timm's schedulers to follow (:func:`zoo.training.optimizer.make_optimizer`).
+    """
+    return {
+        f"{prefix}.{name}".lstrip("."): scale
+        for prefix, module in model.named_modules()
+        for name, scale in getattr(module, "lr_scales", {}).items()
+    }
+
+
 def share_context(model: nn.Module, images: int) -> nn.Module:
     """Let the samples of a training batch share the kernels that their mean context makes, or stop doing so.
 

@@ -43,6 +43,9 @@ class DotProductConv2d(DynamicConv2d):
     sample_factor = "mixing"
     slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
+    # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
+    # hundredths, queries and keys of unit variance would stay where they started.
+    lr_scales: ClassVar[dict[str, float]] = {"keys": 20.0, "in_queries": 20.0, "out_queries": 20.0}
     sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
     key_dim: int

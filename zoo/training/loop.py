@@ -230,8 +230,9 @@ class _Run:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last update."""
-        return self.optimizer.param_groups[0]["lr"]
+        """The learning rate of the last update, of parameters that learn at the usual one."""
+        first = self.optimizer.param_groups[0]
+        return first["lr"] / first["lr_scale"]
 
     def evaluate(self, record: dict[str, Any], test: Split) -> None:
         """Add the averaged weights' clean top-1 to ``record``; other processes wait at the next batch."""
