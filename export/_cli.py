@@ -4,12 +4,13 @@ import argparse
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 
 from export import _flow
-from export.base import TUNE, ExportOptions, Runtime
+from export.base import FP32, TUNE, ExportOptions, Runtime
 from export.certificate import CertificateError
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
@@ -51,7 +52,7 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     return made
 
 
-def main(runtime: Runtime, args: argparse.Namespace, **extra: int) -> int:
+def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
     """Export what ``args`` ask for.
 
     Args:
@@ -72,6 +73,10 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: int) -> int:
     options = ExportOptions(lowering=args.lowering, batch=_batch(args.batch), input_size=size, **extra)
     path = args.output or Path(f"{args.model}{runtime.suffix}")
     _flow.preflight(runtime, path, options)
+    if options.dtype != FP32 and args.data is None:
+        raise ZooError(
+            f"{options.dtype} needs images for its ranges; give a CIFAR-10 parquet folder as --data."
+        )
     pretrained = not args.no_pretrained and args.checkpoint is None
     _check_classes(args.num_classes, config.num_classes if pretrained else None)
 

@@ -6,6 +6,7 @@ together with its certificate, only when it has passed.
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections import Counter
@@ -21,15 +22,17 @@ from torch import nn
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Trial
-from export.base import ExportOptions, Predict, Runtime, first_line, installed
+from export.base import FP32, ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
 from export.lowering import chosen
-from export.parity import certify, measure, prepared, reference
+from export.parity import certify, certify_int8, measure, prepared, reference
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.layers import fold
 from zoo.models import create_model
 from zoo.pretrained import file_sha256, manifest_entry
+
+_LEAST_IMAGES = 32
 
 
 def export(
@@ -60,6 +63,11 @@ def export(
     outputs = count_outputs(expected, name_of(model), size)
     if images is not None:
         check_images(images, size)
+    if options.dtype != FP32 and (images is None or len(images) < _LEAST_IMAGES):
+        raise ZooError(
+            f"{options.dtype} needs at least {_LEAST_IMAGES} images, one half to see ranges on and the other "
+            "to certify with; give more."
+        )
     lowered = prepared(model, chosen(runtime, model, options, tuning_path(path), say))
     facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
@@ -67,6 +75,7 @@ def export(
     say(f"{facts['model']}: {parameters / 1e6:.2f} M parameters, {weights.origin}")
 
     record_path = certificate_path(path)
+    ran_by = f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu"
     with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
         start = time.perf_counter()
         runtime.export(fold(lowered), artifact, options)
@@ -81,10 +90,24 @@ def export(
             batch=options.batch,
             images=images,
             pixels=_pixels(facts),
-            runtime=f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu",
+            runtime=ran_by,
         )
         if not certificate.passed:
             raise CertificateError(certificate, str(path))
+        about: dict[str, Any] = {}
+        if options.dtype != FP32:
+            assert images is not None
+            about["in_fp32"] = json.loads(certificate.to_json())
+            start = time.perf_counter()
+            count = runtime.quantize(artifact, options, images[::2])
+            say(f"rewrote {count} operations in {options.dtype} in {time.perf_counter() - start:.1f} s")
+            others = images[1::2]
+            certificate = certify_int8(
+                runtime.load(artifact), expected, others, batch=options.batch, runtime=ran_by
+            )
+            if not certificate.passed:
+                raise CertificateError(certificate, str(path))
+            runtime.annotate(artifact, to_strings(stored))
         inputs = np.random.default_rng(1).standard_normal((options.batch or 2, *size), dtype=np.float32)
         anew = _anew(runtime, artifact)
         certified = anew(inputs)
@@ -94,7 +117,9 @@ def export(
             raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
         content = artifact.read_bytes()
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        record.write_text(certificate.to_json(artifact=identity, about=stored) + "\n", encoding="utf-8")
+        record.write_text(
+            certificate.to_json(artifact=identity, about=stored, **about) + "\n", encoding="utf-8"
+        )
     say(certificate.summary())
     relaxed = len(certificate.relaxed)
     apart = f", {relaxed} of {len(certificate.checks)} checks relaxed" if relaxed else ""
@@ -123,6 +148,8 @@ def preflight(runtime: Runtime, path: Path, options: ExportOptions) -> None:
         raise ZooError(f"cannot write {path}: the folder {path.parent} is not writable; choose another.")
     if reason := runtime.available():
         raise ZooError(f"cannot certify {runtime.title} here: {reason}.")
+    if options.dtype not in runtime.dtypes:
+        raise ZooError(f"{runtime.title} has no {options.dtype} here; it has {', '.join(runtime.dtypes)}.")
     runtime.check(options)
 
 

@@ -66,6 +66,7 @@ def describe(
         "std": list(config.get("std") or ()),
         "input_size": list(options.input_size or ()),
         "batch": options.batch or "dynamic",
+        "dtype": options.dtype,
         "lowering": options.lowering,
         "lowerings": lowerings_of(lowered),
         "versions": versions(runtime),

@@ -55,6 +55,17 @@ class Draws:
         return (self.normal(count) * scale + shift).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class ImageDraws(Draws):
+    """A source of given images, ``(N, C, H, W)``, for artifacts that know the range of images alone."""
+
+    images: np.ndarray
+
+    def normal(self, count: int) -> np.ndarray:
+        """Return ``count`` of the images."""
+        return self.images[self.random.integers(len(self.images), size=count)]
+
+
 def about_batches(predict: Predict, expected: Predict, draws: Draws, batch: int | None) -> Iterator[Trial]:
     """Yield the trials about batch sizes, and about samples that share a batch.
 

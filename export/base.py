@@ -32,6 +32,9 @@ TRACE_BATCH = 4
 AUTO = "auto"
 """The lowering of an export that takes the one with the lowest price for each layer."""
 
+FP32, INT8 = "fp32", "int8"
+"""What an artifact computes in: as the model does, or what is static of it in eight-bit integers."""
+
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""
 
@@ -55,6 +58,7 @@ class ExportOptions:
         batch: the one batch size the artifact takes, or None for any.
         input_size: (channels, height, width) of one input; None means the model's own.
         opset: ONNX operator set; other formats ignore it.
+        dtype: :data:`FP32`, or :data:`INT8` where a format has it.
 
     Raises:
         ZooError: a value is out of range, or the lowering cannot serve the batch.
@@ -64,6 +68,7 @@ class ExportOptions:
     batch: int | None = None
     input_size: tuple[int, int, int] | None = None
     opset: int = 18
+    dtype: str = FP32
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -75,6 +80,8 @@ class ExportOptions:
                 f"input size {self.input_size} is too large: an input may have {_MOST_VALUES} values, "
                 "about 2300 x 2300 pixels in colour; give a smaller size."
             )
+        if self.dtype not in (FP32, INT8):
+            raise ZooError(f"dtype {self.dtype!r} is none to export in; give {FP32} or {INT8}.")
         self._check_lowering()
 
     def example(self) -> torch.Tensor:
@@ -115,6 +122,7 @@ class Runtime(ABC):
         suffix: of its files, with the dot.
         packages: the distributions that write the format, then the one that runs it.
         providers: what it may run on, in the order of the doctor's table.
+        dtypes: what its artifacts may compute in.
     """
 
     name: ClassVar[str]
@@ -122,6 +130,7 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     providers: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    dtypes: ClassVar[tuple[str, ...]] = (FP32,)
 
     @abstractmethod
     def available(self, provider: str = "cpu") -> str | None:
@@ -141,6 +150,19 @@ class Runtime(ABC):
         Raises:
             ZooError: the framework cannot express the model.
         """
+
+    def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> int:
+        """Rewrite the artifact at ``path`` to compute in int8, for formats that have it.
+
+        Args:
+            path: an artifact of this format.
+            options: it was exported with.
+            images: to see ranges on, (N, C, H, W).
+
+        Returns:
+            How many operations compute in int8.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:

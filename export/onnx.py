@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export import _cli, _flow, _onnxruntime
-from export.base import ExportOptions, Predict, Runtime, first_line
+from export.base import FP32, INT8, ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
 from zoo.cli import run
 from zoo.errors import ZooError
@@ -36,6 +36,7 @@ class OnnxRuntime(Runtime):
     suffix: ClassVar[str] = ".onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     providers: ClassVar[tuple[str, ...]] = tuple(_onnxruntime.PROVIDERS)
+    dtypes: ClassVar[tuple[str, ...]] = (FP32, INT8)
 
     def available(self, provider: str = "cpu") -> str | None:
         """Return None when a session on ``provider`` runs here, otherwise the reason it cannot."""
@@ -78,6 +79,12 @@ class OnnxRuntime(Runtime):
         onnx.checker.check_model(proto, full_check=True)
         onnx.save(proto, path)
 
+    def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> int:
+        """Have onnxruntime's quantizer rewrite the file; see :mod:`export.quantize`."""
+        from export.quantize import quantize
+
+        return quantize(path, INPUT, images, options.batch)
+
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the model's ``metadata_props``."""
         import onnx
@@ -114,6 +121,7 @@ def export(
     images: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
+    dtype: str = FP32,
 ) -> Certificate:
     """Write ``model`` as ONNX and certify it; the model itself is left as it is.
 
@@ -130,6 +138,9 @@ def export(
         images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.
         class_names: names of the outputs; None takes them from the model's ``pretrained_cfg``.
         metadata: further entries for the artifact's metadata; these win over the ones written by default.
+        dtype: ``fp32``, or ``int8`` for convolutions and linear layers with constant weights in eight-bit
+            integers, calibrated on every second of ``images`` and certified on the others, after the file has
+            passed in fp32.
 
     Returns:
         The certificate, passed.
@@ -139,7 +150,7 @@ def export(
         CertificateError: the artifact computes something else than the model; no file is written, and what
             stood at ``path`` stays.
     """
-    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, opset=opset)
+    options = ExportOptions(lowering, batch, input_size, opset, dtype)
     return _flow.export(OnnxRuntime(), model, path, options, images, class_names, metadata)
 
 
@@ -190,8 +201,13 @@ def main(argv: Sequence[str] | None = None, runtime: Runtime | None = None) -> i
     parser.add_argument(
         "--opset", type=int, default=OLDEST_OPSET, help=f"ONNX operator set (default: {OLDEST_OPSET})"
     )
+    parser.add_argument(
+        "--dtype",
+        default=FP32,
+        help=f"{FP32} (default), or {INT8}: static layers, calibrated on half of the images of --data",
+    )
     args = parser.parse_args(argv)
-    return _cli.main(runtime, args, opset=args.opset)
+    return _cli.main(runtime, args, opset=args.opset, dtype=args.dtype)
 
 
 if __name__ == "__main__":

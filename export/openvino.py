@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from export import _flow, onnx
-from export.base import ExportOptions, Predict
+from export.base import FP32, ExportOptions, Predict
 from export.certificate import Certificate
 from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, OnnxRuntime
 from zoo.cli import run
@@ -72,9 +72,10 @@ def export(
     images: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
+    dtype: str = FP32,
 ) -> Certificate:
     """Write ``model`` for OpenVINO; arguments, result and errors as for :func:`export.onnx.export`."""
-    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, opset=opset)
+    options = ExportOptions(lowering, batch, input_size, opset, dtype)
     return _flow.export(OpenVino(), model, path, options, images, class_names, metadata)
 
 

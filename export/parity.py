@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export._trials import Draws, Trial, about_batches, about_images, about_inputs
+from export._trials import Draws, ImageDraws, Trial, about_batches, about_images, about_inputs
 from export.base import Predict, first_line
 from export.certificate import Certificate, Check
 from zoo.layers import set_lowering, settle
@@ -21,6 +21,10 @@ from zoo.layers import set_lowering, settle
 TOLERANCE = 1e-4
 """Largest relative error of an fp32 artifact."""
 
+TOLERANCE_INT8 = 0.25
+"""Largest relative error of an int8 artifact: on any one image, so that nearly all are far below it."""
+
+_REFERENCE = "unlowered eager model, torch fp32 on the CPU"
 _SLACK, _MOST = 10, 0.05
 _PLAIN = 8
 _QUIET = 1e-2
@@ -97,12 +101,48 @@ def certify(
         trials.append(about_images(predict, expected, images, batch))
     return Certificate(
         runtime=runtime,
-        reference="unlowered eager model, torch fp32 on the CPU",
+        reference=_REFERENCE,
         tolerance=tolerance,
         seed=seed,
         input_size=input_size,
         batch=batch,
         checks=tuple(measure(trial, tolerance) for trial in trials),
+    )
+
+
+def certify_int8(
+    predict: Predict,
+    expected: Predict,
+    images: np.ndarray,
+    *,
+    batch: int | None = None,
+    runtime: str = "unnamed",
+    seed: int = 0,
+) -> Certificate:
+    """Hold an int8 artifact against the eager model, on images, the only inputs that its ranges are for.
+
+    Its errors are of another order than those of a mistake about batches, which could hide among them: let
+    :func:`certify` pass the artifact that it is made of first.
+
+    Args:
+        predict: the artifact.
+        expected: what it should compute, as :func:`reference` makes it.
+        images: other ones than it was calibrated on, (N, C, H, W), float32, normalised.
+        batch: the one batch size the artifact takes, or None.
+        runtime: what runs the artifact, for the record.
+        seed: of the choice of images.
+    """
+    channels, height, width = images.shape[1:]
+    draws = ImageDraws(np.random.default_rng(seed), (channels, height, width), images)
+    trials = [*about_batches(predict, expected, draws, batch), about_images(predict, expected, images, batch)]
+    return Certificate(
+        runtime=runtime,
+        reference=_REFERENCE,
+        tolerance=TOLERANCE_INT8,
+        seed=seed,
+        input_size=draws.size,
+        batch=batch,
+        checks=tuple(measure(trial, TOLERANCE_INT8) for trial in trials),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.base import TUNE
+from export.base import INT8, TUNE
 from export.benchmark.engines import ENGINES
 from zoo.errors import ZooError
 
@@ -38,6 +38,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.certify and TUNE in args.lowerings:
         cure = f"python -m export.onnx --lowering {TUNE} certifies a tuned artifact"
         raise ZooError(f"--certify does not go with the lowering {TUNE}; leave one out: {cure}.")
+    if args.certify and INT8 in args.dtypes:
+        cure = f"python -m export.onnx --dtype {INT8} --data DIR certifies one on real images"
+        raise ZooError(f"--certify does not go with {INT8}; leave one out: {cure}.")
     for name, value in (_QUICK if args.quick else _USUAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", "--model", default=[], **words, help='as "*_dpk" (default: those with trained weights)')
     add("--runtimes", **words, help=f"of {', '.join(ENGINES)}, or all (default: all that prepare quickly)")
     add("--devices", **words, help="cpu, cuda, or what else a runtime has (default: cpu cuda)")
-    add("--dtypes", default=["fp32"], **words, help="fp32, bf16 (default: fp32)")
+    add("--dtypes", default=["fp32"], **words, help="fp32, bf16, int8 (default: fp32)")
     add("--lowerings", default=["auto"], **words, help="auto, tune, names of lowerings, or all")
     add("--batch", **numbers, help="batch sizes (default: 1 8)")
     add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")

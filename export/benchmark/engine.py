@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import nn
 
-from export.base import ExportOptions, Runtime
+from export.base import FP32, INT8, ExportOptions, Runtime
 from zoo.cli import atomic_path
 
 
@@ -105,6 +105,7 @@ class FileEngine(Engine):
     def artifact(self, setting: Setting, folder: Path) -> Path:
         """Return a file in a folder of its own, because some formats write several."""
         kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
+        kind += f"-{INT8}" if setting.dtype == INT8 else ""
         return folder / kind / f"model{self.suffix}"
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
@@ -123,7 +124,9 @@ class FileEngine(Engine):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             batch = setting.batch if setting.frozen else None
-            self.write(model, ExportOptions(input_size=setting.input_size, batch=batch), temporary)
+            dtype = INT8 if setting.dtype == INT8 else FP32  # bf16 is how a network runs, not what is written
+            options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=dtype)
+            self.write(model, options, temporary)
 
     @abstractmethod
     def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:

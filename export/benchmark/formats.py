@@ -6,12 +6,15 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from export.base import ExportOptions, Runtime
+from export._trials import Draws
+from export.base import FP32, ExportOptions, Runtime
 from export.benchmark import sessions
 from export.benchmark.engine import Bind, Bound, FileEngine, Setting
 from export.benchmark.networks import on_device
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScript, load_module
+
+_CALIBRATED = 64
 
 
 class Exported(FileEngine):
@@ -28,8 +31,12 @@ class Exported(FileEngine):
         return self.runtime.available(device)
 
     def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
-        """Write the file as the format does it."""
+        """Write the file as the format does it, in int8 with the ranges of what it will be timed on."""
         self.runtime.export(model, path, options)
+        if options.dtype != FP32:
+            assert options.input_size is not None
+            draws = Draws(np.random.default_rng(1), options.input_size)
+            self.runtime.quantize(path, options, draws.unlike(_CALIBRATED))
 
 
 class Onnx(Exported):
@@ -39,6 +46,7 @@ class Onnx(Exported):
     kind: ClassVar[str] = OnnxRuntime.name
     suffix: ClassVar[str] = OnnxRuntime.suffix
     devices: ClassVar[tuple[str, ...]] = OnnxRuntime.providers
+    dtypes: ClassVar[tuple[str, ...]] = OnnxRuntime.dtypes
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return a session with threads of its own."""

@@ -13,12 +13,13 @@ from export.openvino import OpenVino, compiled
 
 
 class OpenVinoEngine(Exported):
-    """ONNX in OpenVINO, in fp32."""
+    """ONNX in OpenVINO, in fp32 or as the file's int8 says."""
 
     runtime: ClassVar[Runtime] = OpenVino()
     kind: ClassVar[str] = OpenVino.name
     suffix: ClassVar[str] = OpenVino.suffix
     devices: ClassVar[tuple[str, ...]] = OpenVino.providers
+    dtypes: ClassVar[tuple[str, ...]] = OpenVino.dtypes
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return the model compiled for one request at a time."""

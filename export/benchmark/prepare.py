@@ -22,7 +22,7 @@ from export.parity import measure
 from export.torchscript import no_tf32
 from zoo.errors import ZooError
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.5}
 """Largest relative error against the unlowered eager model that a figure may come from."""
 
 

@@ -1,0 +1,144 @@
+"""int8: what is rewritten, what is not, and that the certificate holds it against the model on images."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+import export.onnx as onnx_command
+import export.openvino as openvino_command
+from export import _flow, torchscript
+from export.base import ExportOptions
+from export.certificate import CertificateError
+from export.onnx import OnnxRuntime
+from export.parity import prepared
+from export.quantize import quantizable
+from zoo.cli import run
+from zoo.errors import ZooError
+
+SIZE = (3, 12, 10)
+STATIC_WEIGHTS = ("kwb", "fgk", "convex")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth ones: neighbouring pixels are alike, as in photographs."""
+    coarse = np.random.default_rng(0).standard_normal((64, 3, 4, 5), dtype=np.float32)
+    return np.ascontiguousarray(coarse.repeat(3, axis=2).repeat(2, axis=3))
+
+
+def int8_options(**others):
+    return ExportOptions(input_size=SIZE, dtype="int8", **others)
+
+
+def kinds(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("family", [*STATIC_WEIGHTS, "kw", "dpk"])
+def test_certified_after_it_passed_in_fp32(family, small, images, tmp_path):
+    path, plain = tmp_path / "int8.onnx", tmp_path / "fp32.onnx"
+    model = small(family)
+    certificate = _flow.export(OnnxRuntime(), model, path, int8_options(), images)
+    assert certificate.passed
+    assert 1e-4 < certificate.max_rel <= certificate.tolerance == 0.25
+    assert {check.batch for check in certificate.checks} == {1, 2, 3, 5, 8, 16, 17}
+    record = json.loads((tmp_path / "int8.onnx.certificate.json").read_text())
+    assert record["in_fp32"]["passed"]
+    assert record["in_fp32"]["tolerance"] == 1e-4
+    assert OnnxRuntime().metadata(path)["dtype"] == "int8"
+    onnx_command.export(model, plain, input_size=SIZE)
+    assert OnnxRuntime().metadata(plain)["dtype"] == "fp32"
+    assert "QuantizeLinear" in kinds(path)
+    assert "QuantizeLinear" not in kinds(plain)
+
+
+@pytest.mark.parametrize("family", STATIC_WEIGHTS)
+def test_static_weights_have_eight_bits(family, small, images, tmp_path):
+    path = tmp_path / "int8.onnx"
+    _flow.export(OnnxRuntime(), small(family), path, int8_options(), images)
+    graph = onnx.load(path).graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    quantized = [makers[node.input[1]] for node in layers if node.input[1] in makers]
+    assert len(quantized) > len([node for node in layers if node.op_type == "Conv"])  # the classifier, too
+    for node in quantized:
+        assert node.op_type == "DequantizeLinear"
+        assert constants[node.input[0]].data_type == onnx.TensorProto.INT8
+
+
+def test_what_makes_kernels_stays_as_it_is(small, tmp_path):
+    path = tmp_path / "model.onnx"
+    runtime = OnnxRuntime()
+    for family in ("kw", "dpk", "condconv"):
+        runtime.export(prepared(small(family), "unfold"), path, ExportOptions(input_size=SIZE))
+        model = onnx.load(path)
+        found = set(quantizable(model))
+        constants = {constant.name for constant in model.graph.initializer}
+        nodes = [node for node in model.graph.node if node.name in found]
+        assert {node.op_type for node in nodes} <= {"Conv", "Gemm", "Add", "Mul"}
+        layers = [node for node in nodes if node.op_type in ("Conv", "Gemm")]
+        assert [node.op_type for node in layers].count("Gemm") == 1  # the classifier, and no gate
+        assert "Conv" in {node.op_type for node in layers}
+        assert all(node.input[1] in constants for node in layers)
+        makers = {output: node for node in model.graph.node for output in node.output}
+        made = {makers[name].op_type for node in nodes for name in node.input if name in makers}
+        assert not {"Softmax", "Exp", "Sigmoid", "Tanh"}.intersection(made)
+
+
+def test_a_fixed_batch(small, images, tmp_path):
+    certificate = _flow.export(
+        OnnxRuntime(), small("kwb"), tmp_path / "int8.onnx", int8_options(batch=5), images
+    )
+    assert certificate.passed
+    assert {check.batch for check in certificate.checks} == {5}
+
+
+def test_openvino_runs_it(small, images, tmp_path):
+    pytest.importorskip("openvino")
+    path = tmp_path / "int8.openvino.onnx"
+    assert openvino_command.export(small("fgk"), path, input_size=SIZE, images=images, dtype="int8").passed
+
+
+def test_wrong_scales_are_not_kept(small, images, tmp_path, monkeypatch):
+    inner = OnnxRuntime.quantize
+
+    def wrong(self, path, options, seen):
+        count = inner(self, path, options, seen)
+        model = onnx.load(path)
+        constants = {constant.name: constant for constant in model.graph.initializer}
+        makers = {output: node for node in model.graph.node for output in node.output}
+        last = [node for node in model.graph.node if node.op_type == "Gemm"][-1]
+        scale = constants[makers[last.input[1]].input[1]]
+        scale.CopyFrom(onnx.numpy_helper.from_array(3 * onnx.numpy_helper.to_array(scale), scale.name))
+        onnx.save(model, path)
+        return count
+
+    monkeypatch.setattr(OnnxRuntime, "quantize", wrong)
+    with pytest.raises(CertificateError, match="parity checks and was not kept"):
+        _flow.export(OnnxRuntime(), small("fgk"), tmp_path / "int8.onnx", int8_options(), images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_few_images_are_refused(small, images, tmp_path):
+    for given in (None, images[:31]):
+        with pytest.raises(ZooError, match="int8 needs at least 32 images"):
+            _flow.export(OnnxRuntime(), small("kwb"), tmp_path / "int8.onnx", int8_options(), given)
+
+
+def test_formats_and_dtypes_that_there_are_not(small, images, tmp_path):
+    with pytest.raises(ZooError, match="TorchScript has no int8 here; it has fp32"):
+        _flow.export(torchscript.TorchScript(), small("kw"), tmp_path / "a.pt", int8_options(), images)
+    with pytest.raises(ZooError, match="dtype 'int4' is none to export in; give fp32 or int8"):
+        ExportOptions(dtype="int4")
+
+
+def test_the_command_wants_images_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--model", "resnet10_static", "--no-pretrained", "--dtype", "int8"]
+    assert run(onnx_command.main, argv) == 2
+    assert "int8 needs images for its ranges; give a CIFAR-10 parquet folder as --data" in (
+        capsys.readouterr().err
+    )
