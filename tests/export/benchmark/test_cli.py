@@ -82,6 +82,7 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
         ("--render some.json --json other.json", "has no use for --json; leave it out"),
         ("--model benchnet_kw --cuda-graphs --devices cpu", "--cuda-graphs is for CUDA; name it with"),
         ("--model benchnet_kw --certify --lowerings tune", "--certify does not go with the lowering tune"),
+        ("--model benchnet_kw --certify --dtypes int8", "--certify does not go with int8"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(words, said, capsys):

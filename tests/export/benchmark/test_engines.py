@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def test_every_engine_computes_the_model(name, subjects, tmp_path):
     assert found.shape == (batch, 10)
     assert found.dtype == np.float32
     assert np.allclose(found, subjects.expected("benchnet_kw")(images(batch)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_int8_has_a_file_of_its_own_and_computes_the_model_nearly(name, subjects, tmp_path):
+    engine, setting = runs_here(name), Setting(SIZE, 3, dtype="int8")
+    plain = replace(setting, dtype="fp32")
+    assert engine.artifact(setting, tmp_path) != engine.artifact(plain, tmp_path)
+    found, exact = answer(engine, subjects, setting, tmp_path), answer(engine, subjects, plain, tmp_path)
+    assert not np.array_equal(found, exact)
+    assert np.abs(found - exact).max() < 0.5 * np.abs(exact).max()
 
 
 @pytest.mark.slow
