@@ -1,4 +1,3 @@
-import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +82,7 @@ def test_what_torch_compile_cannot_do_is_one_sentence(tmp_path):
 def test_a_file_is_written_once_and_for_a_frozen_batch_anew(name, subjects, tmp_path, monkeypatch):
     engine = runs_here(name)
     free, frozen = Setting(SIZE, 2), Setting(SIZE, 2, frozen=True)
-    assert engine.artifact(free, tmp_path) == engine.artifact(dataclasses.replace(free, batch=5), tmp_path)
+    assert engine.artifact(free, tmp_path) == engine.artifact(replace(free, batch=5), tmp_path)
     assert engine.artifact(free, tmp_path) != engine.artifact(frozen, tmp_path)
     answer(engine, subjects, frozen, tmp_path, "grouped")
     monkeypatch.setattr(type(engine), "export", None)
