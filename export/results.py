@@ -228,10 +228,13 @@ def _order(name: str) -> tuple[str, bool, int]:
 
 
 def _latency(root: Path) -> dict[str, render.Row]:
-    """Return the models' rows of the latest results that were measured as :data:`RUNTIME` says."""
+    """Return the models' rows measured as :data:`RUNTIME` says: most threads first, then the latest."""
     found: dict[str, render.Row] = {}
-    files = sorted(pages.results(root).values(), key=lambda path: str(read(path).environment["date"]))
-    for path in files:
+
+    def rank(path: Path) -> tuple[int, str]:
+        return pages.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
+
+    for path in sorted(pages.results(root).values(), key=rank):
         for row in pages.headline(path):
             it = row.result.candidate
             how = it.runtime, it.device, it.dtype, it.batch, it.lowering
