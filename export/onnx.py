@@ -138,7 +138,7 @@ def export(
         images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.
         class_names: names of the outputs; None takes them from the model's ``pretrained_cfg``.
         metadata: further entries for the artifact's metadata; these win over the ones written by default.
-        dtype: ``fp32``, or ``int8`` for convolutions and linear layers with constant weights in eight-bit
+        dtype: ``fp32``, or ``int8`` for convolutions with constant weights and the classifier in eight-bit
             integers, calibrated on every second of ``images`` and certified on the others, after the file has
             passed in fp32.
 
