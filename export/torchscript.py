@@ -50,7 +50,7 @@ class TorchScript(Runtime):
                 traced = torch.jit.trace(model, options.example(), check_trace=False)
             except RuntimeError as error:
                 raise ZooError(f"torch.jit.trace cannot express the model: {first_line(error)}") from error
-            _save(torch.jit.freeze(traced), path)
+            _save(torch.jit.freeze(_own(traced)), path)
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""
@@ -102,6 +102,15 @@ def load_module(
             return torch.jit.load(str(path), map_location=device, _extra_files=files)
     except (OSError, RuntimeError, ValueError) as error:
         raise ZooError(f"torch cannot load {path} as TorchScript: {first_line(error)}") from error
+
+
+def _own(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Return ``traced`` as loaded: what torch freezes otherwise, it keeps until the process ends."""
+    content = io.BytesIO()
+    with _quiet():
+        torch.jit.save(traced, content)
+        content.seek(0)
+        return torch.jit.load(content)
 
 
 def _save(module: torch.jit.ScriptModule, path: Path, files: dict[str, str] | None = None) -> None:

@@ -1,5 +1,9 @@
 """Fixtures and helpers every test folder shares."""
 
+import ctypes
+import sys
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -9,3 +13,13 @@ def _seeded() -> None:
     torch.manual_seed(0)
     # Many small tests in parallel processes: threads of their own would only queue.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _trimmed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give freed memory back after a slow test: hundreds of large models in turn leave gigabytes of gaps."""
+    yield
+    if request.node.get_closest_marker("slow") and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim:
+            trim(0)
