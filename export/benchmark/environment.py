@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "load": load_average(),
     }
+
+
+def machine(facts: Mapping[str, Any]) -> str:
+    """Return the processor that ``facts`` name and its instructions: makers give several one name."""
+    return f"{facts['cpu']} ({facts['isa']})"
 
 
 def load_average() -> float | None:

@@ -15,6 +15,7 @@ from export import cost
 from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
+from export.benchmark.environment import machine
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.subjects import twin_of
@@ -100,8 +101,8 @@ def _taxes(path: Path) -> str:
         columns.setdefault(candidate.how, {})[candidate.label] = _tax_or_time(row)
     lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
     env = read(path).environment
-    machine = ", ".join(filter(None, (env["cpu"], env["gpu"], env["date"][:10], f"`{FOLDER}/{path.name}`:")))
-    return "\n\n".join([machine, markdown(["model", *columns], "l" + "r" * len(columns), lines)])
+    title = filter(None, (machine(env), env["gpu"], env["date"][:10], f"`{FOLDER}/{path.name}`:"))
+    return "\n\n".join([", ".join(title), markdown(["model", *columns], "l" + "r" * len(columns), lines)])
 
 
 def headline(path: Path) -> list[Row]:
@@ -147,8 +148,7 @@ def goals(root: Path) -> str:
             wanted += ALLOWANCE.get(candidate.runtime, 0.0)
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
             met = "yes" if round(row.tax.value, 2) <= round(wanted, 2) else "no"  # as it is shown
-            machine = str(run.environment["cpu"])
-            found[machine, *how] = [*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met]
+            found[machine(run.environment), *how] = [*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met]
     lines = list(found.values())
     reached = sum(line[-1] == "yes" for line in lines)
     return f"{markdown(header, 'llrrrrl', lines)}\n\n{reached} of {len(lines)} are met."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from export.benchmark.engines import ENGINES
+from export.benchmark.environment import machine
 from export.benchmark.layout import aligned
 from export.benchmark.results import Result, Run
 from export.benchmark.statistics import Interval, Latency, latency, paired_ratio
@@ -81,7 +82,7 @@ def legend(run: Run) -> str:
     lines = [
         "tax: latency over the static twin's right beside it, median over rounds [95 % bootstrap interval].",
         "p50, p90, p99: of single calls. images/s: over all calls. MACs: of one image, as deployed.",
-        f"{env['date']}, {env['cpu']} ({env['isa']}), {env['usable_cores'] or env['cores']} cores{gpu}, "
+        f"{env['date']}, {machine(env)}, {env['usable_cores'] or env['cores']} cores{gpu}, "
         f"{env['os']}, python {env['python']}, {versions}.",
         f"Load average {env['load']} at the start and {env.get('load_at_the_end')} at the end; "
         f"commit {env['commit'] or 'unknown'}.",

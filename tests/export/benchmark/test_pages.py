@@ -86,13 +86,25 @@ def test_the_page_says_which_goals_were_met(tmp_path, make_run):
     ]
 
 
+def test_a_goal_measured_twice_on_a_machine_counts_once(tmp_path, make_run):
+    (tmp_path / "benchmarks").mkdir()
+    for name, isa, tax in (("a", "AVX512", 1.5), ("b", "AVX512", 1.2), ("c", "AVX2", 1.4)):
+        run = make_run({Candidate("resnet18_kw", batch=8): tax})
+        run.environment["isa"] = isa
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    *table, _, sum_of_it = pages.goals(tmp_path).splitlines()
+    reached = [line.strip("| ").split(" | ")[5:] for line in table[2:]]
+    assert [(round(float(tax), 1), met) for tax, met in reached] == [(1.2, "yes"), (1.4, "no")]
+    assert sum_of_it == "1 of 2 are met."
+
+
 def test_pages_show_every_file_of_results(checkout, make_run):
     other = {Candidate("resnet18_kw"): 1.25, replace(DPK, runtime="openvino"): 2.0}
     (checkout / "benchmarks/other.json").write_text(make_run(other).to_json())
     text = pages.sections(checkout)
     assert text.count("### `benchmarks/") == 2
     assert "![accuracy against latency](images/benchmark_cpu.png)" in text
-    titles = ["a CPU, 2026-11-21, `benchmarks/cpu.json`:", "a CPU, 2026-11-21, `benchmarks/other.json`:"]
+    titles = [f"a CPU (AVX2), 2026-11-21, `benchmarks/{name}.json`:" for name in ("cpu", "other")]
     first, table, second, other = pages.taxes(checkout).split("\n\n")
     assert [first, second] == titles
     header, _, *lines = table.splitlines()

@@ -125,6 +125,16 @@ def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
     assert results._latency(tmp_path)[KW].tax.value == pytest.approx(3.0, rel=0.05)
 
 
+def test_latency_is_that_of_most_threads_even_where_it_is_older(make_run, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name, date, threads, tax in (("a", "2026-03-01", 1, 3.0), ("b", "2026-01-01", 2, 2.0)):
+        run = make_run({Candidate(KW, batch=1, threads=threads): tax})
+        run.environment["date"] = date
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    found = results._latency(tmp_path)[KW]
+    assert (found.result.candidate.threads, round(found.tax.value, 1)) == (2, 2.0)
+
+
 def test_the_headline_has_the_most_threads(make_run, tmp_path):
     path = tmp_path / "results.json"
     two = Candidate(KW, batch=1, threads=2)
