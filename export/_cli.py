@@ -33,7 +33,14 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     made.add_argument(
         "--lowering",
         default="auto",
-        help=f"auto: likely the cheapest (default); {TUNE}: the fastest in a measurement; {choices}",
+        help=f"auto: likely the cheapest (default); {TUNE}: the fastest in a measurement on this machine's "
+        f"CPU, wherever the artifact will run; {choices}",
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"that an operator may use while {TUNE} measures (default: the library's own choice)",
     )
     made.add_argument(
         "--batch", default="dynamic", help="dynamic (default), or the one batch size of the artifact"
@@ -67,6 +74,7 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
         ZooError: bad input.
     """
     check_name(args.model)
+    _check_threads(args.threads, args.lowering)
     config = timm.get_pretrained_cfg(args.model)
     assert config is not None
     size = config.input_size if args.size is None else (config.input_size[0], args.size, args.size)
@@ -85,7 +93,9 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
     model, weights = _flow.load_model(args.model, pretrained, args.checkpoint, **kwargs)
     say = functools.partial(print, flush=True)
     try:
-        _flow.export(runtime, model, path, options, images=images, weights=weights, say=say)
+        _flow.export(
+            runtime, model, path, options, images=images, weights=weights, say=say, threads=args.threads
+        )
     except CertificateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -101,6 +111,13 @@ def _batch(text: str) -> int | None:
         raise ZooError(
             f"batch {text!r} is not a batch size; give a whole number from 1, or dynamic."
         ) from None
+
+
+def _check_threads(threads: int | None, lowering: str) -> None:
+    if threads is not None and lowering != TUNE:
+        raise ZooError(f"--threads is for the measurements of --lowering {TUNE} alone; leave it out.")
+    if threads is not None and threads < 1:
+        raise ZooError(f"{threads} is not a number of threads; give --threads a whole number from 1.")
 
 
 def _check_classes(asked: int | None, trained: int | None) -> None:

@@ -26,6 +26,7 @@ from export.base import FP32, ExportOptions, Predict, Runtime, first_line, insta
 from export.certificate import Certificate, CertificateError
 from export.lowering import chosen
 from export.parity import certify, certify_int8, measure, prepared, reference
+from export.quantize import SHARE
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.layers import fold
@@ -45,12 +46,15 @@ def export(
     metadata: dict[str, str] | None = None,
     weights: Weights | None = None,
     say: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
 ) -> Certificate:
     """Write a certified artifact; the arguments and errors are those of :func:`export.onnx.export`.
 
     Args:
         weights: where the weights of a module came from.
         say: takes a line of progress.
+        threads: that an operator may use while ``tune`` measures; None leaves it to the library. The
+            certificate's runs are left to it always: what is computed does not depend on them.
     """
     path = Path(path)
     preflight(runtime, path, options)
@@ -68,7 +72,7 @@ def export(
             f"{options.dtype} needs at least {_LEAST_IMAGES} images, one half to see ranges on and the other "
             "to certify with; give more."
         )
-    lowered = prepared(model, chosen(runtime, model, options, tuning_path(path), say))
+    lowered = prepared(model, chosen(runtime, model, options, tuning_path(path), say, threads))
     facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -100,7 +104,12 @@ def export(
             about["in_fp32"] = json.loads(certificate.to_json())
             start = time.perf_counter()
             count = runtime.quantize(artifact, options, images[::2])
-            say(f"rewrote {count} operations in {options.dtype} in {time.perf_counter() - start:.1f} s")
+            share = json.loads(runtime.metadata(artifact)[SHARE])
+            stored.setdefault(SHARE, share)
+            say(
+                f"rewrote {count} operations in {options.dtype}, {share:.1%} of the multiplies of all "
+                f"convolutions and matrix products, in {time.perf_counter() - start:.1f} s"
+            )
             others = images[1::2]
             certificate = certify_int8(
                 runtime.load(artifact), expected, others, batch=options.batch, runtime=ran_by

@@ -33,7 +33,7 @@ AUTO = "auto"
 """The lowering of an export that takes the one with the lowest price for each layer."""
 
 FP32, INT8 = "fp32", "int8"
-"""What an artifact computes in: as the model does, or what is static of it in eight-bit integers."""
+"""What an artifact computes in: as the model does, or what is static of it in integers."""
 
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""

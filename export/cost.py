@@ -73,16 +73,20 @@ def price(work: Work, seconds: Work) -> float:
 def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
     """Return the lowering of a layer with the lowest price, by the geometric mean over the batch sizes.
 
+    Only lowerings that are right at every batch size are compared, also for an artifact with a fixed one. What
+    a convolution with as many groups as the batch has images takes depends on how the layers around it lie
+    in memory, so that a price, which is of a layer alone, does not tell which of the two is faster.
+
     Args:
         site: the layer in its place.
-        options: the batch decides what there is to choose from.
+        options: the batch sizes to be fast at.
         seconds: as :func:`rates` returns them.
     """
     prices = {
         name: math.prod(
             price(count(site.layer, name, (batch, *site.size)), seconds) for batch in batches(options)
         )
-        for name in candidates(site.layer, options.batch)
+        for name in candidates(site.layer, batch=None)
     }
     return min(prices, key=lambda name: prices[name])
 

@@ -80,7 +80,11 @@ class OnnxRuntime(Runtime):
         onnx.save(proto, path)
 
     def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> int:
-        """Have onnxruntime's quantizer rewrite the file; see :mod:`export.quantize`."""
+        """Have onnxruntime's quantizer rewrite the file; see :mod:`export.quantize`.
+
+        Raises:
+            ZooError: nothing in it can run in int8.
+        """
         from export.quantize import quantize
 
         return quantize(path, INPUT, images, options.batch)
@@ -131,22 +135,24 @@ def export(
         path: the file to write; its certificate goes beside it, as ``<file name>.certificate.json``.
         opset: ONNX operator set.
         lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
-            ``tune`` for the fastest of each layer, measured alone here; the times go beside the file, as
-            ``<file name>.tuning.json``.
+            ``tune`` for the fastest of each layer, measured alone on this CPU; the times go beside the file,
+            as ``<file name>.tuning.json``.
         batch: None for a dynamic batch axis, or the one batch size of the artifact.
         input_size: (channels, height, width); None takes it from the model's ``pretrained_cfg``.
         images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.
         class_names: names of the outputs; None takes them from the model's ``pretrained_cfg``.
         metadata: further entries for the artifact's metadata; these win over the ones written by default.
-        dtype: ``fp32``, or ``int8`` for convolutions with constant weights and the classifier in eight-bit
-            integers, calibrated on every second of ``images`` and certified on the others, after the file has
-            passed in fp32.
+        dtype: ``fp32``, or ``int8`` for convolutions with constant weights and the classifier in integers:
+            eight bits of what flows through them, seven of their weights (:mod:`export.quantize` says why).
+            Calibrated on every second of ``images`` and certified on the others, after the file has passed in
+            fp32; the certificate's ``agreement`` is what it costs, ``int8_share`` in the file's metadata how
+            much of the work it is.
 
     Returns:
         The certificate, passed.
 
     Raises:
-        ZooError: an argument is wrong, or the model cannot be expressed in ONNX.
+        ZooError: an argument is wrong, the model cannot be expressed in ONNX, or nothing in it runs in int8.
         CertificateError: the artifact computes something else than the model; no file is written, and what
             stood at ``path`` stays.
     """

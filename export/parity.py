@@ -7,7 +7,7 @@ are fresh, their batch sizes are not the traced one, and the reference is the un
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,27 @@ _SLACK, _MOST = 10, 0.05
 _PLAIN = 8
 _QUIET = 1e-2
 _LEAST = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True)
+class Int8Certificate(Certificate):
+    """The record of an int8 artifact's checks, and of what its integers cost.
+
+    Attributes:
+        agreement: share of the images on which the artifact has the top class of the eager model, however
+            close the next one is; None where the outputs are not such that they can be compared.
+        agreement_images: how many images that are.
+    """
+
+    agreement: float | None
+    agreement_images: int
+
+    def summary(self) -> str:
+        """Return the table of the checks, and below it the agreement."""
+        if self.agreement is None:
+            return super().summary()
+        images = f"{self.agreement:.1%} of {self.agreement_images} images"
+        return f"{super().summary()}\n  the top class is the eager model's on {images}"
 
 
 def prepared(model: nn.Module, lowering: str | Mapping[str, str]) -> nn.Module:
@@ -118,7 +139,7 @@ def certify_int8(
     batch: int | None = None,
     runtime: str = "unnamed",
     seed: int = 0,
-) -> Certificate:
+) -> Int8Certificate:
     """Hold an int8 artifact against the eager model, on images, the only inputs that its ranges are for.
 
     Its errors are of another order than those of a mistake about batches, which could hide among them: let
@@ -131,18 +152,36 @@ def certify_int8(
         batch: the one batch size the artifact takes, or None.
         runtime: what runs the artifact, for the record.
         seed: of the choice of images.
+
+    Returns:
+        The certificate, passed or not, with the agreement on all ``images``. To pass, a top class may differ
+        where the winner's lead is within the tolerance; the agreement counts these too.
     """
     channels, height, width = images.shape[1:]
     draws = ImageDraws(np.random.default_rng(seed), (channels, height, width), images)
-    trials = [*about_batches(predict, expected, draws, batch), about_images(predict, expected, images, batch)]
-    return Certificate(
+    outputs: dict[str, np.ndarray] = {}
+
+    def kept(name: str, run: Predict) -> Predict:
+        def running(inputs: np.ndarray) -> np.ndarray:
+            outputs[name] = run(inputs)
+            return outputs[name]
+
+        return running
+
+    last = about_images(predict, expected, images, batch)
+    last = replace(last, got=kept("got", last.got), want=kept("want", last.want))
+    trials = [*about_batches(predict, expected, draws, batch), last]
+    checks = tuple(measure(trial, TOLERANCE_INT8) for trial in trials)
+    return Int8Certificate(
         runtime=runtime,
         reference=_REFERENCE,
         tolerance=TOLERANCE_INT8,
         seed=seed,
         input_size=draws.size,
         batch=batch,
-        checks=tuple(measure(trial, TOLERANCE_INT8) for trial in trials),
+        checks=checks,
+        agreement=_agreement(outputs.get("got"), outputs.get("want")),
+        agreement_images=len(images),
     )
 
 
@@ -189,6 +228,14 @@ def _difference(got: np.ndarray, want: np.ndarray) -> tuple[float, float]:
         off = np.abs(np.subtract(got, want, dtype=np.float64)).reshape(len(got), -1).max(axis=1)
         loud = np.abs(want, dtype=np.float64).reshape(len(want), -1).max(axis=1)
         return float(off.max()), float((off / np.maximum(loud, max(_QUIET * loud.max(), _LEAST))).max())
+
+
+def _agreement(got: np.ndarray | None, want: np.ndarray | None) -> float | None:
+    """Return the share of rows with equal winners; None where there are no such rows in both."""
+    if got is None or want is None or got.shape != want.shape or not np.isfinite(got).all():
+        return None
+    got, want = got.reshape(len(got), -1), want.reshape(len(want), -1)
+    return float((got.argmax(1) == want.argmax(1)).mean())
 
 
 def _top1(got: np.ndarray, want: np.ndarray, tolerance: float) -> float:

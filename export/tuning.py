@@ -1,4 +1,8 @@
-"""Which lowering is fastest here: every distinct layer, exported alone in each of them and timed."""
+"""Which lowering is fastest here: every distinct layer, exported alone in each of them and timed.
+
+On the CPU always, as exports and their certificates are made there; on another device another lowering may be
+the fastest, which ``python -m export.benchmark --lowerings all --devices cuda`` shows.
+"""
 
 import json
 import math
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from export._metadata import versions
@@ -36,7 +41,7 @@ def tune(
     say: Callable[[str], None] = lambda line: None,
     threads: int | None = None,
 ) -> dict[str, str]:
-    """Measure the lowerings of every dynamic convolution on ``runtime``, and return the fastest.
+    """Measure the lowerings of every dynamic convolution on ``runtime``, on the CPU; return the fastest.
 
     The candidates are those that work at the batch size asked for; where the batch is dynamic the geometric
     mean over :data:`export.sites.TYPICAL_BATCHES` decides. Alone a layer is not quite what it is in its
@@ -72,7 +77,8 @@ def measured(
         cache: JSON file to read earlier measurements of the same runtime and machine from, and to leave all
             of them in; None keeps none.
         say: takes a line of progress.
-        threads: that an operator may use; None leaves it to the library.
+        threads: that an operator may use; None leaves it to the library. What a cache holds for another
+            number is not used.
     """
     made_by: dict[str, Any] = {
         **versions(runtime),
@@ -108,13 +114,17 @@ def _measure(runtime: Runtime, site: Site, options: ExportOptions, threads: int 
     if len(names) == 1:
         return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
     options = replace(options, input_size=site.size)
-    with tempfile.TemporaryDirectory() as folder:
-        predicts: dict[str, Predict] = {}
-        for name in names:
-            path = Path(folder) / f"{name}{runtime.suffix}"
-            runtime.export(prepared(site.layer, name), path, options)
-            predicts[name] = runtime.load(path, threads=threads)
-        return _times(predicts, options)
+    before = torch.get_num_threads()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            predicts: dict[str, Predict] = {}
+            for name in names:
+                path = Path(folder) / f"{name}{runtime.suffix}"
+                runtime.export(prepared(site.layer, name), path, options)
+                predicts[name] = runtime.load(path, threads=threads)
+            return _times(predicts, options)
+    finally:
+        torch.set_num_threads(before)  # where torch runs the artifact, they are those of the whole process
 
 
 def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:

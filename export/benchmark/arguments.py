@@ -7,6 +7,8 @@ from typing import Any
 
 from export.base import INT8, TUNE
 from export.benchmark.engines import ENGINES
+from export.benchmark.formats import Exported
+from export.benchmark.subjects import TIMM
 from zoo.errors import ZooError
 
 RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accuracy_latency.png"
@@ -24,17 +26,28 @@ _USUAL = {"runtimes": None, "batch": [1, 8], "rounds": 40, "seconds": 60.0, "dev
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the arguments, with the defaults of a quick or of a usual run for what was not given."""
+    """Return the arguments, with the defaults of a quick or of a usual run for what was not given.
+
+    Raises:
+        ZooError: an option does not go with another one, or would do nothing beside it.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     if args.breakdown and (useless := [name for name in given if name in _NOT_OF_A_BREAKDOWN]):
         option = _option(useless[0])
         raise ZooError(f"--breakdown, onnxruntime on the CPU, has no use for {option}; leave it out.")
+    if args.breakdown and TIMM in args.lowerings:
+        raise ZooError(
+            f"--breakdown does not know the parts of {TIMM}'s layer; leave the lowering {TIMM} out."
+        )
     if args.render and (useless := [name for name in given if name not in _OF_RENDERING]):
         raise ZooError(f"--render measures nothing and has no use for {_option(useless[0])}; leave it out.")
     if args.seed < 0:
         raise ZooError(f"--seed is {args.seed}; give a whole number from 0.")
+    for name in ("no_peers", "no_memory"):
+        if args.quick and name in given:
+            raise ZooError(f"--quick has no use for {_option(name)}, which it implies; leave one out.")
     if args.certify and TUNE in args.lowerings:
         cure = f"python -m export.onnx --lowering {TUNE} certifies a tuned artifact"
         raise ZooError(f"--certify does not go with the lowering {TUNE}; leave one out: {cure}.")
@@ -50,7 +63,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.runtimes = [name for name, engine in ENGINES.items() if not engine.slow]
     elif "all" in args.runtimes:
         args.runtimes = list(ENGINES)
+    _check_runtimes(args)
     return args
+
+
+def _check_runtimes(args: argparse.Namespace) -> None:
+    """Refuse options that none of the runtimes has a use for."""
+    engines = {name: ENGINES[name] for name in args.runtimes if name in ENGINES}
+    if len(engines) < len(set(args.runtimes)):
+        return  # a name that nothing has; the plan says what there is
+    what = ", ".join(engines)
+    if args.certify and not any(isinstance(engine, Exported) for engine in engines.values()):
+        able = ", ".join(name for name, engine in ENGINES.items() if isinstance(engine, Exported))
+        raise ZooError(f"--certify does nothing for {what}; add one of {able}, or leave the option out.")
+    if args.cuda_graphs and not any("cuda" in engine.devices for engine in engines.values()):
+        raise ZooError(f"--cuda-graphs does nothing for {what}, not run on CUDA here; leave the option out.")
 
 
 def _option(name: str) -> str:

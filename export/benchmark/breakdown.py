@@ -26,7 +26,7 @@ from export.benchmark.prepare import TOLERANCE, WrongResult
 from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
 from export.cost import Work, count
-from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _optimise
+from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _innermost, _optimise
 from export.parity import measure
 from export.sites import sites
 from zoo.catalog import complexity
@@ -44,7 +44,8 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
         calls: how many to clock; the slower half is left out.
 
     Raises:
-        ZooError: the lowering is not one of this project's, or cannot take the batch size.
+        ZooError: the lowering is not one of this project's, the layers lack it or it cannot take the batch
+            size; or the model cannot be expressed in ONNX.
         WrongResult: what would be profiled computes something else than the model.
     """
     import onnx
@@ -96,17 +97,20 @@ def _work(model: nn.Module, options: ExportOptions, batch: int) -> Work:
 
 def _exported(model: nn.Module, example: torch.Tensor, frozen: bool) -> Any:
     """Return what ``export.onnx`` writes, with the sources of its nodes."""
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=(None if frozen else {0: torch.export.Dim("batch")},),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        opset_version=OLDEST_OPSET,
-        optimize=False,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(None if frozen else {0: torch.export.Dim("batch")},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OLDEST_OPSET,
+            optimize=False,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
     assert program is not None
     _optimise(program)
     return program.model_proto

@@ -6,8 +6,11 @@ Its arguments are declared in :mod:`export.benchmark.arguments`.
 import argparse
 import contextlib
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from export.benchmark import breakdown, compare, plot, profile, render
@@ -23,11 +26,13 @@ from export.benchmark.subjects import Subjects
 from zoo import catalog
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
+from zoo.training.publish import portable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 where a candidate was refused because its results were wrong."""
-    args = parse(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parse(words)
     earlier = read(args.against) if args.against else None
     _check_places(args)
     if args.render:
@@ -35,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.breakdown:
         return _break_down(args)
-    return _measure(args, earlier)
+    command = shlex.join(["python", "-m", "export.benchmark", *map(portable, words)])
+    return _measure(args, earlier, command)
 
 
 def show(run: Run, folder: Path | None, earlier: Run | None = None) -> None:
@@ -64,8 +70,8 @@ def _write(run: Run, table: Sequence[render.Row], folder: Path) -> None:
     print(f"\nwrote {', '.join(written)} to {folder}{f'; no {PICTURE}: {reason}' if reason else ''}")
 
 
-def _measure(args: argparse.Namespace, earlier: Run | None) -> int:
-    """Measure, print and write what the arguments ask for."""
+def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int:
+    """Measure, print and write what the arguments ask for; ``command`` is what they were, for the record."""
     effort = Effort(args.rounds, args.seconds, args.seed, memory=not args.quick and not args.no_memory)
     planned = plan(
         Wish(
@@ -83,7 +89,7 @@ def _measure(args: argparse.Namespace, earlier: Run | None) -> int:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         workshop = Workshop(Subjects(not args.no_pretrained), Path(folder), args.certify, args.cuda_graphs)
         benchmark = Benchmark(planned, workshop, effort, lambda line: print(line, flush=True))
-        run = benchmark.run()
+        run = replace(benchmark.run(), command=command)
     if args.json is not None:
         with atomic_path(args.json) as path:
             path.write_text(run.to_json(), encoding="utf-8")
@@ -92,7 +98,11 @@ def _measure(args: argparse.Namespace, earlier: Run | None) -> int:
 
 
 def _break_down(args: argparse.Namespace) -> int:
-    """Say where onnxruntime's time goes."""
+    """Say where onnxruntime's time goes; what cannot be profiled is said in a line and left out.
+
+    Raises:
+        ZooError: not one candidate could be profiled.
+    """
     subjects = Subjects(not args.no_pretrained)
     calls = Effort(args.rounds).rounds
     planned = plan(
@@ -109,19 +119,28 @@ def _break_down(args: argparse.Namespace) -> int:
     for threads, roof in roofs.items():
         reads, multiplies = (f"{roof[name] / 1e9:.1f}" for name in ("read", "product"))
         print(f"on {threads_of(threads)} torch reads {reads} GB/s and multiplies {multiplies} GMAC/s at most")
+    for note in planned.notes:
+        print(note)
     profiles: dict[Candidate, profile.Profile] = {}
     texts = []
     wrong = False
+    left_out = ""
     for candidate in planned.candidates:
         print(f"profiling {candidate.label} at batch {candidate.batch}", flush=True)
         try:
             profiles[candidate] = breakdown.break_down(candidate, subjects, calls)
-        except WrongResult as error:
-            print(f"refused {candidate.label}, batch {candidate.batch}: {error}")
-            wrong = True
-    alone = all(candidate.is_static for candidate in planned.candidates)
+        except (ZooError, WrongResult) as error:
+            wrong |= isinstance(error, WrongResult)
+            verb = "refused" if isinstance(error, WrongResult) else "skipped"
+            left_out = f"{verb} {candidate.label}, batch {candidate.batch}: {error}"
+            print(left_out)
+    if not profiles:
+        if wrong:
+            return 1
+        raise ZooError(f"nothing could be profiled: {left_out}")
+    beside = {candidate.twin for candidate in profiles if not candidate.is_static}
     for candidate, found in profiles.items():
-        if not candidate.is_static or alone:
+        if candidate not in beside:  # a twin stands beside its models, and for itself where it has none
             twin = None if candidate.is_static else profiles.get(candidate.twin)
             texts.append(profile.to_text(found, twin))
             print(f"\n{texts[-1]}\n")

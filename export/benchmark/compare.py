@@ -4,7 +4,7 @@ Taxes and not latencies, because a tax is a ratio within one run: a machine that
 twin too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from export.benchmark.layout import aligned
@@ -82,9 +82,28 @@ def to_text(found: Sequence[Move], now: Run, then: Run) -> str:
             aligned([header, *lines], "llrrrrrl", "  "),
             f"  {moved} of {len(found)} moved beyond the noise within the runs; at 95 % confidence about "
             f"{0.05 * len(found):.1g} would by chance.",
-            *(f"  {fact}" for fact in differences(now, then)),
+            *(f"  {fact}" for fact in (*relowered(now, then), *differences(now, then))),
         ]
     )
+
+
+def relowered(now: Run, then: Run) -> list[str]:
+    """Return which models' layers run by other lowerings in the later of two runs.
+
+    Where they do, a tax that moved is another computation's.
+    """
+    old = {result.candidate: result.lowerings for result in then.results}
+    found = [
+        f"{result.candidate.label} on {result.candidate.where}: {_counted(old[result.candidate])} then, "
+        f"{_counted(result.lowerings)} now"
+        for result in now.results
+        if result.candidate in old and old[result.candidate] != result.lowerings
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _counted(lowerings: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in sorted(lowerings.items())) or "no dynamic layer"
 
 
 def differences(now: Run, then: Run) -> list[str]:

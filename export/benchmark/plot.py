@@ -27,12 +27,15 @@ def obstacle(table: Sequence[Row] | None = None) -> str | None:
     if importlib.util.find_spec("matplotlib") is None:
         return "matplotlib is not installed; pip install matplotlib"
     if table is not None and not panels(table):
-        return "none of the models has a top-1 in the manifest"
+        return "none of the models has a top-1 here: the manifest knows those of trained weights, in fp32"
     return None
 
 
 def panels(table: Sequence[Row]) -> list[Panel]:
-    """Return the rows with a top-1 under a title for each way to run them."""
+    """Return the rows with a top-1 under a title for each way to run them.
+
+    Ways without such a row, as in int8, have no panel.
+    """
     found: dict[str, list[Row]] = {}
     for row in table:
         if row.result.top1 is not None:

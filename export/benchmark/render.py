@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from export.benchmark.engines import ENGINES
 from export.benchmark.environment import machine
 from export.benchmark.layout import aligned
 from export.benchmark.results import Result, Run
-from export.benchmark.statistics import Interval, Latency, latency, paired_ratio
+from export.benchmark.statistics import Interval, Latency, latency, paired_ratio, paired_ratios
+
+_STEADY = 1.15
+"""How far apart the taxes of a row's first and second half of rounds may be for it to be of one regime."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def to_csv(table: Sequence[Row]) -> str:
 
 
 def legend(run: Run) -> str:
-    """Return what the columns mean and where the figures come from."""
+    """Return what the columns mean, where the figures come from, and which rows' taxes are of two regimes."""
     env = run.environment
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items() if version)
     gpu = f", {env['gpu']}" if env["gpu"] else ""
@@ -94,7 +99,26 @@ def legend(run: Run) -> str:
         lines.append(f"Rounds: {fewest}{f' to {most}' if most > fewest else ''}.")
     if random := sorted({result.candidate.model for result in run.results if not result.trained}):
         lines.append(f"Random weights: {', '.join(random)}.")
+    if unsteady := [text for result in run.results if (text := _unsteady(result))]:
+        found = "; ".join(unsteady)
+        lines.append(f"Unsteady, the tax of all, of the first and of the second half of the rounds: {found}.")
     return "\n".join([*lines, *run.notes])
+
+
+def _unsteady(result: Result) -> str | None:
+    """Return what a result is called and its tax then and later; None where the halves of its rounds agree.
+
+    A median over rounds of two regimes, and its interval, describe neither.
+    """
+    if not result.twin_ns or len(result.rounds) < 2:
+        return None
+    ratios = paired_ratios(result.rounds, result.twin_rounds)
+    middle = len(ratios) // 2
+    whole, first, second = (float(np.median(part)) for part in (ratios, ratios[:middle], ratios[middle:]))
+    if max(first, second) <= _STEADY * min(first, second):
+        return None
+    candidate = result.candidate
+    return f"{candidate.label} {candidate.how} {whole:.2f}: {first:.2f} / {second:.2f}"
 
 
 def _row(result: Result) -> Row:

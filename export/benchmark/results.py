@@ -66,18 +66,21 @@ class Run:
         environment: the machine and the software, see :mod:`export.benchmark.environment`.
         settings: what was asked for.
         notes: what was left out, and why.
+        command: the command line, where a command made it.
     """
 
     results: tuple[Result, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    command: str = ""
 
     def to_json(self) -> str:
         """Return the run as JSON, a result a line, so that a committed file shows what changed."""
         results = ({**row.pop("candidate"), **row} for row in map(asdict, self.results))
         head = {
             "format": FORMAT,
+            **({"command": self.command} if self.command else {}),
             "environment": self.environment,
             "settings": self.settings,
             "notes": self.notes,
@@ -103,7 +106,8 @@ def read(path: Path) -> Run:
         raise ZooError(f"{path} is not a results.json of this version; measure anew with --output.")
     try:
         results = tuple(map(_result, record["results"]))
-        run = Run(results, record["environment"], record["settings"], tuple(record["notes"]))
+        notes = tuple(record["notes"])
+        run = Run(results, record["environment"], record["settings"], notes, record.get("command", ""))
         if not results:
             raise ValueError("no results")
         for result in results:
@@ -115,6 +119,8 @@ def read(path: Path) -> Run:
             raise ValueError(f"no {sorted(missing)[0]} in the environment")
         if not isinstance(run.environment["versions"], dict):
             raise TypeError("versions that are no table")
+        if not isinstance(run.command, str):
+            raise TypeError("a command that is no text")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{path} is damaged ({type(error).__name__}: {error}); measure anew.") from None
     return run

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 import export.onnx as onnx_command
 import export.openvino as openvino_command
@@ -12,8 +13,8 @@ from export import _flow, torchscript
 from export.base import ExportOptions
 from export.certificate import CertificateError
 from export.onnx import OnnxRuntime
-from export.parity import prepared
-from export.quantize import quantizable
+from export.parity import certify_int8, prepared
+from export.quantize import quantizable, quantize
 from zoo.cli import run
 from zoo.errors import ZooError
 
@@ -47,7 +48,13 @@ def test_certified_after_it_passed_in_fp32(family, small, images, tmp_path):
     record = json.loads((tmp_path / "int8.onnx.certificate.json").read_text())
     assert record["in_fp32"]["passed"]
     assert record["in_fp32"]["tolerance"] == 1e-4
-    assert OnnxRuntime().metadata(path)["dtype"] == "int8"
+    assert record["agreement"] == certificate.agreement > 0.7  # winners of a small network lead by little
+    assert record["agreement_images"] == 32
+    stored = OnnxRuntime().metadata(path)
+    assert stored["dtype"] == "int8"
+    assert 0 < float(stored["int8_share"]) <= 1
+    assert record["about"]["int8_share"] == float(stored["int8_share"])
+    assert json.loads(stored["certificate"])["agreement"] == certificate.agreement
     onnx_command.export(model, plain, input_size=SIZE)
     assert OnnxRuntime().metadata(plain)["dtype"] == "fp32"
     assert "QuantizeLinear" in kinds(path)
@@ -55,7 +62,7 @@ def test_certified_after_it_passed_in_fp32(family, small, images, tmp_path):
 
 
 @pytest.mark.parametrize("family", STATIC_WEIGHTS)
-def test_static_weights_have_eight_bits(family, small, images, tmp_path):
+def test_static_weights_have_seven_bits(family, small, images, tmp_path):
     path = tmp_path / "int8.onnx"
     _flow.export(OnnxRuntime(), small(family), path, int8_options(), images)
     graph = onnx.load(path).graph
@@ -67,6 +74,72 @@ def test_static_weights_have_eight_bits(family, small, images, tmp_path):
     for node in quantized:
         assert node.op_type == "DequantizeLinear"
         assert constants[node.input[0]].data_type == onnx.TensorProto.INT8
+        assert 0 < np.abs(onnx.numpy_helper.to_array(constants[node.input[0]]).astype(int)).max() <= 64
+
+
+def multiplies_of_small(batch_free):
+    """Count by hand what ``small`` multiplies for an image: all, or what has constant weights in kw."""
+    static = 8 * 12 * 10 * 3 * 9 + 8 * 7
+    return static if batch_free else static + 12 * 12 * 10 * 8 * 9 + 8 * 6 * 5 * 6 * 9
+
+
+def test_the_share_of_int8_is_of_the_multiplies(small, images, tmp_path):
+    """All of a network without dynamic layers once it is folded; of kw, the stem and the classifier."""
+    said = []
+    shares = {}
+    for family in ("convex", "kw"):
+        path = tmp_path / f"{family}.onnx"
+        options = int8_options(lowering="unfold" if family == "kw" else "fold")
+        _flow.export(OnnxRuntime(), small(family), path, options, images, say=said.append)
+        shares[family] = float(OnnxRuntime().metadata(path)["int8_share"])
+    assert shares["convex"] == 1
+    # Beside the convolutions, the reduced contexts and the gates of kw's kernels are products, too: few.
+    expected = multiplies_of_small(True) / multiplies_of_small(False)
+    assert 0.9 * expected < shares["kw"] < expected < 0.5
+    (line,) = [line for line in said if "100.0% of the multiplies" in line]
+    assert line.startswith("rewrote ")
+    assert any(f"{shares['kw']:.1%} of the multiplies of all convolutions" in line for line in said)
+
+
+def test_a_file_without_static_layers_is_refused(images, tmp_path):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    path = tmp_path / "plain.onnx"
+    OnnxRuntime().export(model, path, ExportOptions(input_size=SIZE))
+    before = path.read_bytes()
+    with pytest.raises(ZooError, match=r"nothing in the file can run in int8: .*; export it in fp32"):
+        quantize(path, "input", images)
+    assert path.read_bytes() == before
+    with pytest.raises(ZooError, match="nothing in the file can run in int8"):
+        _flow.export(OnnxRuntime(), model, tmp_path / "int8.onnx", int8_options(), images)
+    assert [file.name for file in tmp_path.iterdir()] == ["plain.onnx"]
+
+
+def test_the_agreement_counts_narrow_winners_too(images):
+    """A quarter of the images get another top class, by less than the tolerance forgives."""
+
+    def expected(batch):
+        return np.tile(np.array([1, 0.9, 0], np.float32), (len(batch), 1))
+
+    def swapped(batch):
+        outputs = expected(batch)
+        outputs[batch[:, 0, 0, 0] > level, 1] = 1.1
+        return outputs
+
+    level = np.sort(images[:, 0, 0, 0])[47]
+    certificate = certify_int8(swapped, expected, images)
+    assert certificate.passed
+    assert {check.top1 for check in certificate.checks} == {1.0}
+    assert certificate.agreement == 0.75
+    assert certificate.agreement_images == 64
+    assert certificate.summary().endswith("the top class is the eager model's on 75.0% of 64 images")
+
+
+def test_what_cannot_be_compared_has_no_agreement(images):
+    certificate = certify_int8(lambda batch: np.full((len(batch), 3), np.nan), lambda batch: batch, images)
+    assert not certificate.passed
+    assert certificate.agreement is None
+    assert json.loads(certificate.to_json())["agreement"] is None
+    assert "the top class" not in certificate.summary()
 
 
 def test_what_makes_kernels_stays_as_it_is(small, tmp_path):
@@ -88,12 +161,13 @@ def test_what_makes_kernels_stays_as_it_is(small, tmp_path):
         assert not {"Softmax", "Exp", "Sigmoid", "Tanh"}.intersection(made)
 
 
-def test_a_fixed_batch(small, images, tmp_path):
+@pytest.mark.parametrize("batch", [5, 40], ids=["few", "more than are calibrated on"])
+def test_a_fixed_batch(batch, small, images, tmp_path):
     certificate = _flow.export(
-        OnnxRuntime(), small("kwb"), tmp_path / "int8.onnx", int8_options(batch=5), images
+        OnnxRuntime(), small("kwb"), tmp_path / "int8.onnx", int8_options(batch=batch), images
     )
     assert certificate.passed
-    assert {check.batch for check in certificate.checks} == {5}
+    assert {check.batch for check in certificate.checks} == {batch}
 
 
 def test_openvino_runs_it(small, images, tmp_path):

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 import export.onnx
-from export import tuning
+from export import _flow, tuning
 from export.base import ExportOptions
 from export.onnx import OnnxRuntime
 from export.sites import candidates, sites
+from export.torchscript import TorchScript
+from zoo.cli import run
 from zoo.layers import DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
 
 SIZE = (3, 8, 8)
@@ -67,6 +69,60 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
         cache.write_text(damage)
         tuning.tune(OnnxRuntime(), model, options, cache)
         assert len(measured) == 3 * count
+
+
+def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path):
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    path, options = tmp_path / "model.pt", ExportOptions(lowering="tune", input_size=SIZE)
+    for threads, count in ((1, 1), (1, 1), (2, 2), (None, 3)):
+        _flow.export(TorchScript(), model, path, options, threads=threads)
+        assert len(measured) == count
+        made_by = json.loads(_flow.tuning_path(path).read_text())["made_by"]
+        assert made_by["threads"] == (threads or "the library's own choice")
+
+
+def test_artifacts_are_timed_on_the_threads_asked_for_and_torch_keeps_its_own(model, monkeypatch):
+    seen = []
+
+    def times(predicts, options):
+        seen.append(torch.get_num_threads())
+        return {name: {"1": 1.0} for name in predicts}
+
+    monkeypatch.setattr(tuning, "_times", times)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tuning.tune(TorchScript(), model, ExportOptions(input_size=SIZE), threads=2)
+        assert seen == [2, 2, 2]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("words", "threads"), [("", None), ("--threads 2", 2)])
+def test_the_command_hands_the_threads_on(words, threads, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    handed = []
+    monkeypatch.setattr(_flow, "export", lambda *args, **kwargs: handed.append(kwargs["threads"]))
+    argv = f"--model resnet10_static --no-pretrained --lowering tune {words}".split()
+    assert run(export.onnx.main, argv) == 0
+    assert handed == [threads]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--threads 2", "--threads is for the measurements of --lowering tune alone; leave it out."),
+        (
+            "--lowering tune --threads 0",
+            "0 is not a number of threads; give --threads a whole number from 1.",
+        ),
+    ],
+)
+def test_threads_that_say_nothing_are_refused(words, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(export.onnx.main, f"--model resnet10_kw --no-pretrained {words}".split()) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from export.benchmark.cli import main
 from export.benchmark.engines import ENGINES
 from export.benchmark.subjects import Subjects
 from zoo.cli import run
+from zoo.errors import ZooError
 
 QUICK = (
     "--model benchnet_kw --quick --runtimes torchscript --batch 1 --rounds 5 --seconds 0.1 --no-pretrained"
@@ -41,6 +42,10 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     written = results(folder)
     assert written.keys() == {"results.json", "results.csv", "table.md"}
     assert alone.read_text() == written["results.json"]
+    command = json.loads(written["results.json"])["command"]
+    assert command.startswith(f"python -m export.benchmark {QUICK} --output ")
+    assert command.endswith(f".../{tmp_path.name}/alone.json")  # no folder of this machine
+    assert str(tmp_path) not in command
     assert {row["model"] for row in json.loads(written["results.json"])["results"]} == {
         "benchnet_static",
         "benchnet_kw",
@@ -83,11 +88,23 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
         ("--model benchnet_kw --cuda-graphs --devices cpu", "--cuda-graphs is for CUDA; name it with"),
         ("--model benchnet_kw --certify --lowerings tune", "--certify does not go with the lowering tune"),
         ("--model benchnet_kw --certify --dtypes int8", "--certify does not go with int8"),
+        ("--model benchnet_kw --certify --runtimes eager pt2", "--certify does nothing for eager, pt2; add"),
+        ("--model benchnet_kw --quick --no-memory", "--quick has no use for --no-memory, which it implies"),
+        ("--model benchnet_kw --quick --no-peers", "--quick has no use for --no-peers, which it implies"),
+        ("--model benchnet_kw --cuda-graphs --runtimes aoti openvino", "does nothing for aoti, openvino"),
+        ("--breakdown benchnet_condconv --lowerings auto timm", "leave the lowering timm out"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(words, said, capsys):
     assert run(main, words.split()) == 2
     assert said in capsys.readouterr().err
+
+
+def test_options_that_do_something_for_one_runtime_are_taken():
+    assert parse(["--certify", "--runtimes", "eager", "torchscript"]).certify
+    assert parse(["--certify"]).certify
+    assert parse(["--cuda-graphs", "--runtimes", "openvino", "onnx"]).cuda_graphs
+    assert parse(["--certify", "--runtimes", "onxn"]).runtimes == ["onxn"]  # for the plan to refuse
 
 
 def test_the_roofs_of_a_machine_leave_its_threads_alone():
@@ -106,6 +123,38 @@ def test_a_breakdown_of_a_static_model_alone(capsys):
     assert "benchnet_static, onnxruntime, batch 2" in printed
 
 
+def test_one_error_leaves_the_rest_of_a_breakdown(monkeypatch, capsys, tmp_path):
+    deployed = Subjects.deployed
+
+    def picky(self, name, *way):
+        if name in lacking:
+            raise ZooError("no such layer.")
+        return deployed(self, name, *way)
+
+    monkeypatch.setattr(Subjects, "deployed", picky)
+    lacking = {"benchnet_kw"}
+    argv = "--breakdown benchnet_kw benchnet_dpk --batch 1 --rounds 5 --no-pretrained"
+    argv += f" --output {tmp_path} --json {tmp_path}/breakdown.json"
+    assert run(main, argv.split()) == 0
+    assert "skipped benchnet_kw, batch 1: no such layer." in capsys.readouterr().out
+    assert "benchnet_dpk, onnxruntime, batch 1" in (tmp_path / "breakdown.txt").read_text()
+    profiles = json.loads((tmp_path / "breakdown.json").read_text())["profiles"]
+    assert {each["model"] for each in profiles} == {"benchnet_dpk", "benchnet_static"}
+
+    (tmp_path / "breakdown.txt").unlink()
+    lacking = {"benchnet_kw", "benchnet_dpk", "benchnet_static"}
+    assert run(main, argv.split()) == 2
+    error = capsys.readouterr().err
+    assert error == "error: nothing could be profiled: skipped benchnet_dpk, batch 1: no such layer.\n"
+    assert not (tmp_path / "breakdown.txt").exists()
+
+
+def test_a_breakdown_says_what_it_does_not_profile(capsys):
+    argv = "--breakdown benchnet_kw --lowerings auto experts --batch 1 --rounds 5 --no-pretrained"
+    assert main(argv.split()) == 0
+    assert "benchnet_kw has no lowering experts: skipped" in capsys.readouterr().out
+
+
 def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     deployed = Subjects.deployed
 
@@ -121,7 +170,9 @@ def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     assert "refused benchnet_kw on torchscript, batch 1: off by" in printed
     assert "twin" in printed
     assert run(main, ["--breakdown", "benchnet_kw", "--batch", "1", "--rounds", "5", "--no-pretrained"]) == 1
-    assert "refused benchnet_kw, batch 1: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "refused benchnet_kw, batch 1: " in printed
+    assert "benchnet_static, onnxruntime, batch 1" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Runs, their file, and the tables and comparisons that are made of it."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -28,6 +29,10 @@ def test_a_run_survives_its_file(make_run, tmp_path):
     path = tmp_path / "results.json"
     path.write_text(run.to_json())
     assert read(path) == run
+    commanded = dataclasses.replace(run, command="python -m export.benchmark --quick")
+    assert "command" not in json.loads(path.read_text())  # as in files that no command wrote
+    path.write_text(commanded.to_json())
+    assert read(path) == commanded
     # A line for each result, so that a diff of two files says which.
     assert sum(line.startswith('  {"model"') for line in path.read_text().splitlines()) == 4
 
@@ -41,6 +46,7 @@ def test_a_run_survives_its_file(make_run, tmp_path):
         (lambda record: record["results"][0].update(rounds_ns=[]), "a round without calls"),
         (lambda record: record["results"][1].update(rounds_ns=[[1], []]), "a round without calls"),
         (lambda record: record["results"][1]["twin_ns"].pop(), "a twin of other rounds"),
+        (lambda record: record.update(command=["python"]), "a command that is no text"),
         (lambda record: record["environment"].pop("cpu"), "no cpu in the environment"),
     ],
 )
@@ -112,6 +118,36 @@ def test_the_legend_says_where_and_what_was_left_out(make_run):
     assert "openvino" not in legend
 
 
+def slower_later(run, factor):
+    """Return the run with the dynamic candidates' calls of the second half of the rounds so much longer."""
+
+    def change(result):
+        if not result.twin_ns:
+            return result
+        middle = len(result.rounds_ns) // 2
+        later = [[round(factor * call) for call in calls] for calls in result.rounds_ns[middle:]]
+        return dataclasses.replace(result, rounds_ns=[*result.rounds_ns[:middle], *later])
+
+    return dataclasses.replace(run, results=tuple(map(change, run.results)))
+
+
+def test_rows_of_two_regimes_are_named(make_run):
+    steady, odd = make_run({KW: 3.0, PEER: 2.0}), make_run({KW: 3.0}, rounds=5)
+    assert "Unsteady" not in render.legend(steady)
+    assert "Unsteady" not in render.legend(slower_later(steady, 1.1))
+    for factor in (0.5, 1.25):
+        legend = render.legend(slower_later(steady, factor))
+        (line,) = [line for line in legend.splitlines() if line.startswith("Unsteady, the tax of all, of ")]
+        rows = line.partition("of the rounds: ")[2].removesuffix(".").split("; ")
+        for row, label, tax in zip(rows, ("resnet18_kw", "resnet18_kw (grouped)"), (3.0, 2.0), strict=True):
+            assert row.startswith(f"{label} onnx, batch 8, 1 thread ")
+            whole, first, _, second = row.replace(":", "").split()[-4:]
+            assert float(first) == pytest.approx(tax, rel=0.03)
+            assert float(second) == pytest.approx(factor * tax, rel=0.03)
+            assert min(float(first), float(second)) <= float(whole) <= max(float(first), float(second))
+    assert "resnet18_kw onnx, batch 8, 1 thread" in render.legend(slower_later(odd, 2.0))
+
+
 @pytest.mark.parametrize(
     ("then", "now", "verdict"), [(1.5, 1.5, "same"), (1.5, 1.8, "higher"), (3.0, 1.5, "lower")]
 )
@@ -123,6 +159,21 @@ def test_two_runs_are_compared_by_their_taxes(then, now, verdict, make_run):
     assert move.verdict == verdict
     assert move.ratio.value == pytest.approx(now / then, rel=0.03)
     assert verdict in compare.to_text([move], new, old)
+
+
+def test_lowerings_that_changed_are_said_once_for_all_batch_sizes(make_run):
+    one = dataclasses.replace(KW, batch=1)
+    old = make_run({KW: 1.5, one: 1.5, DPK: 2.0})
+
+    def other(result):
+        return dataclasses.replace(result, lowerings={"unfold": 2, "rows": 6})
+
+    results = tuple(other(each) if each.candidate in (KW, one) else each for each in old.results)
+    new = dataclasses.replace(old, results=results)
+    said = "resnet18_kw on onnx: 8 x unfold then, 6 x rows, 2 x unfold now"
+    assert compare.relowered(new, old) == [said]
+    assert compare.relowered(old, old) == []
+    assert compare.to_text(compare.moves(new, old), new, old).splitlines()[-1] == f"  {said}"
 
 
 def test_what_differs_between_the_machines_is_said(make_run):
