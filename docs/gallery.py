@@ -18,13 +18,12 @@ from torch import nn
 from turning import SHOWN, measure, turn
 
 import zoo
-from export.report import images_seen
 from zoo import cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import DynamicConv2d, dynamic_layers
 from zoo.models import BACKBONES
-from zoo.pretrained import read_manifest
+from zoo.pretrained import images_seen, read_manifest
 from zoo.training.data import Split, load_cifar10
 
 

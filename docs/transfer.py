@@ -12,6 +12,7 @@ Writes transfer.json, which docs/results.md shows. Needs ``pip install -e '.[tra
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import tempfile
@@ -28,13 +29,15 @@ import zoo
 from zoo import cli
 from zoo.catalog import split_name
 from zoo.errors import ZooError
-from zoo.layers import STATIC
+from zoo.layers import FAMILIES, STATIC
+from zoo.pretrained import manifest_entry, verify_weights, weights_dir
 from zoo.training import memory
 from zoo.training.augment import Augmentation
 from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import top1
 from zoo.training.loop import train
+from zoo.training.publish import portable
 from zoo.training.recipe import Recipe
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
@@ -47,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("images", "test_images", "epochs", "size", "batch_size", "threads"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    if not options.out.is_dir():
+        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    if not (math.isfinite(options.lr) and options.lr > 0):
+        raise ZooError(f"--lr is {options.lr}; it must be above 0.")
+    options.model = zoo.models.check_name(options.model)
+    starts = trained_starts(options.model)
     memory.keep_freed_memory()
     data = first(load_cifar10("train", options.data), options.images)
     test = first(load_cifar10("test", options.data), options.test_images)
@@ -79,12 +88,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         "epochs": options.epochs,
         "size": options.size,
         "test_images": len(test),
-        "command": shlex.join(["python", "docs/transfer.py", *words]),
+        "command": shlex.join(["python", "docs/transfer.py", *map(portable, words)]),
+        "starts": starts,
         "rows": rows,
     }
     with cli.atomic_path(options.out / "transfer.json") as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def trained_starts(name: str) -> dict[str, dict[str, Any]]:
+    """Return the sha256 of the trained weights that a comparison starts from, and their clean top-1.
+
+    Args:
+        name: the dynamic model.
+
+    Returns:
+        By the name of the model and of its static twin ``sha256`` and ``top1``, in percent.
+
+    Raises:
+        ZooError: the model has no dynamic kernels or cannot start from static ones, or the weights of one of
+            the two are missing or damaged.
+    """
+    backbone, family = split_name(name)
+    if family not in FAMILIES:
+        raise ZooError(f"{name} has no dynamic kernels; choose a --model that has, such as {backbone}_kw.")
+    if not FAMILIES[family].holds_static():
+        raise ZooError(
+            f"{name} cannot start from the kernels of its static twin; "
+            f"choose a --model that can, such as {backbone}_kw."
+        )
+    starts = {}
+    for start in (name, f"{backbone}_{STATIC}"):
+        entry = manifest_entry(start)
+        if entry is None:
+            raise ZooError(
+                f"{start}, from which {name} would start, has no trained weights yet; "
+                f"choose another --model, or train it with python -m zoo.train --model {start} --publish."
+            )
+        verify_weights(start, weights_dir() / entry["file"])
+        starts[start] = {"sha256": entry["sha256"], "top1": (entry.get("figures") or {}).get("top1")}
+    return starts
 
 
 Way = tuple[str, Callable[[], nn.Module], Callable[[Split], Split]]

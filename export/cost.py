@@ -73,9 +73,9 @@ def price(work: Work, seconds: Work) -> float:
 def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
     """Return the lowering of a layer with the lowest price, by the geometric mean over the batch sizes.
 
-    Only lowerings that are right at every batch size are compared, also for an artifact with a fixed one. What
-    a convolution with as many groups as the batch has images takes depends on how the layers around it lie
-    in memory, so that a price, which is of a layer alone, does not tell which of the two is faster.
+    Only lowerings that are right at every batch size are compared, also for an artifact with a fixed one.
+    What a convolution with as many groups as the batch has images takes depends on how the layers around it
+    lie in memory, so that a price, which is of a layer alone, does not tell which of the two is faster.
 
     Args:
         site: the layer in its place.

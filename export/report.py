@@ -1,7 +1,7 @@
 """Write the generated tables and pictures of the README and docs/: ``python -m export.report``.
 
-No figure there is typed by hand; ``--check`` fails where one and what it is made from disagree. A table
-stands between the lines ``<!-- NAME: python -m export.report -->`` and ``<!-- end of NAME -->``.
+No figure in the tables is typed by hand; ``--check`` fails where one and what it is made from disagree. A
+table stands between the lines ``<!-- NAME: python -m export.report -->`` and ``<!-- end of NAME -->``.
 """
 
 import argparse
@@ -17,12 +17,11 @@ from torch import nn
 from export import results
 from export.benchmark import pages
 from export.benchmark.pages import markdown
-from export.results import images_seen
 from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, LOWERINGS, STATIC, DynamicConv2d, fold, lowerings_of, set_lowering
-from zoo.pretrained import read_manifest
+from zoo.pretrained import images_seen, read_manifest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

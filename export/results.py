@@ -1,7 +1,7 @@
 """What docs/results.md says: accuracy against viewpoint, and at what cost; ``python -m export.report``.
 
 Made from the weights manifest, from ``weights/evaluation.json``, which ``python -m zoo.evaluate --curves``
-writes, and from the benchmarks. Nothing on the page is typed.
+writes, and from the benchmarks. Nothing in its tables is typed.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
-from zoo.pretrained import read_manifest
-from zoo.training.invariance import STEPS, mean_over
+from zoo.pretrained import images_seen, read_manifest
+from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
 
 RUNTIME, BATCH = "onnx", 1
@@ -42,11 +42,17 @@ def accuracy(_root: Path) -> str:
         figures = entry["figures"]
         spread = f" ± {figures['top1_augmented_std']:.2f}" if "top1_augmented_std" in figures else ""
         cells = [f"`{name}`", f"{figures['top1']:.2f} %", f"{figures['top1_augmented']:.2f}{spread} %"]
-        if found := evaluation.get(name):
-            cells += [f"{_mean(found, 'top1', what):.1f} %" for what in STEPS]
-            cells += [f"{_mean(found, 'unchanged', 'rotation'):.1f} %", f"{found['calibration_error']:.1f} %"]
-        lines.append([*cells, *[""] * (len(header) - len(cells))])
-    return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+        found = evaluation.get(name)
+        steps = [("top1", what) for what in STEPS] + [("unchanged", "rotation")]
+        cells += [f"{curve_mean(found, *step):.1f} %" if found else "" for step in steps]
+        error = figures.get("calibration_error", found and found["calibration_error"])
+        lines.append([*cells, "" if error is None else f"{error:.1f} %"])
+    table = pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+    few = sorted({f"{found['images']:,}" for found in evaluation.values()})
+    rests = (
+        f"\n\nRotation, scale, shear and what is unchanged are of {' or '.join(few)} images." if few else ""
+    )
+    return table + rests
 
 
 def against_twin(root: Path) -> str:
@@ -64,7 +70,9 @@ def against_twin(root: Path) -> str:
         ]
         mine, its = evaluation.get(name), evaluation.get(twin_of(name))
         for figure in ("top1", "unchanged"):
-            both = mine and its and (_mean(mine, figure, "rotation"), _mean(its, figure, "rotation"))
+            both = (
+                mine and its and (curve_mean(mine, figure, "rotation"), curve_mean(its, figure, "rotation"))
+            )
             pairs.append(both or None)
         ratios = [params[name] / params[twin_of(name)], _seconds(entry) / _seconds(twin)]
         tax = latency.get(name)
@@ -115,9 +123,10 @@ def transfer(root: Path) -> str:
     record = _record(root, "transfer")
     header = ["start", "classes", f"top-1 of {record['test_images']:,} images"]
     lines = [[row["title"], str(row["classes"]), f"{row['top1']:.1f} %"] for row in record["rows"]]
+    starts = " and ".join(f"{name} at {start['top1']:.1f} %" for name, start in record["starts"].items())
     budget = (
         f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
-        f"tested at 32 px: `{record['command']}`"
+        f"tested at 32 px, from {starts}: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'lrr', lines)}\n\n{budget}"
 
@@ -134,7 +143,7 @@ def spared(root: Path) -> str:
         cells = [f"{row['upright']:.0%}", f"{row['turned']:.0%}"]
         cells += [f"{row['top1']:.2f} %", f"{row['top1_augmented']:.2f}{spread} %"]
         cells += [f"{followed['top1']['rotation'][step]:.1f} %" for step in QUARTERS]
-        cells += [f"{_mean(followed, figure, 'rotation'):.1f} %" for figure in ("top1", "unchanged")]
+        cells += [f"{curve_mean(followed, figure, 'rotation'):.1f} %" for figure in ("top1", "unchanged")]
         lines.append(cells)
     images = record["rows"][0]["curves"]["images"]
     how = (
@@ -243,20 +252,9 @@ def _latency(root: Path) -> dict[str, render.Row]:
     return found
 
 
-def _mean(found: Mapping[str, Any], figure: str, what: str) -> float:
-    """Average a curve; an image that is not turned keeps its prediction by definition."""
-    steps = [step for step in STEPS[what] if figure != "unchanged" or step != 0]
-    return mean_over(found[figure][what], steps)
-
-
 def _seconds(entry: Mapping[str, Any] | None) -> float:
     """Add up the training time behind an entry, that of the runs it started from included."""
     return entry["seconds"] + _seconds(entry.get("started_from")) if entry else 0
-
-
-def images_seen(entry: Mapping[str, Any] | None) -> int:
-    """Count the images behind a manifest entry, those of the runs it started from included."""
-    return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
 def _params() -> dict[str, int]:

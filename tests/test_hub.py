@@ -5,14 +5,15 @@ import shutil
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models import _hub
 
 import zoo
 from zoo import hub
 from zoo.cli import run
-from zoo.pretrained import read_manifest
+from zoo.pretrained import images_seen, read_manifest, weights_dir
 
-NAME = "mobilenetv3_small_100_condconv"
+NAME, TWIN = "mobilenetv3_small_100_condconv", "mobilenetv3_small_100_static"
 
 
 def logits(model):
@@ -26,6 +27,13 @@ def test_a_saved_model_is_loaded_by_timm(tmp_path, capsys):
     again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True)
     assert torch.equal(logits(again), logits(zoo.create_model(NAME, pretrained=True)))
     assert not list((tmp_path / "saved").glob("*.bin")), "pickles are never written"
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    stored = load_file(weights_dir() / f"{NAME}.safetensors")
+    assert saved.keys() == stored.keys()
+    assert all(saved[key].dtype == stored[key].dtype for key in stored)
+    assert all(torch.equal(saved[key], stored[key]) for key in stored)
+    assert (tmp_path / "saved" / "model.safetensors").stat().st_size < 1.01 * read_manifest()[NAME]["bytes"]
+    assert next(again.parameters()).dtype is torch.float32
     assert "wrote" in capsys.readouterr().out
 
 
@@ -39,6 +47,39 @@ def test_the_card_has_the_manifests_figures(name, capsys):
     assert entry["command"] in text
     assert "license: apache-2.0" in text
     assert f'timm.create_model("{name}", pretrained=True)' in text
+    seen = f"{images_seen(entry):,}"
+    assert f"**Images seen in training:** {seen}, {entry['images_seen']:,} of them by the last run" in text
+    assert (
+        f"**Caveat:** one run with one seed ({entry['seed']}) on {entry['device']}, {seen} images in all; "
+        "how to train was chosen while watching the accuracy on these same test images"
+    ) in text
+
+
+def test_the_card_says_what_a_model_and_its_twin_have_in_common(monkeypatch):
+    like = read_manifest()[NAME]
+
+    def entry(images, start=None):
+        return {**like, "images_seen": images, "seconds": 1, "started_from": start}
+
+    first = {"model": TWIN, "images_seen": 1000, "seconds": 9, "started_from": None}
+    base = {"model": TWIN, "images_seen": 200, "seconds": 5, "started_from": first}
+    # The same run as ``base``, put on record with more words.
+    retold = {**base, "recipe": {}, "started_from": {**first, "epochs": 1}}
+    other = {"model": NAME, "images_seen": 200, "seconds": 5, "started_from": first}
+    manifest = {TWIN: entry(30, base)}
+    manifest[TWIN]["figures"] = {**manifest[TWIN]["figures"], "top1": 61.5}
+    monkeypatch.setattr(hub, "read_manifest", lambda: manifest)
+    for mine, said in (
+        (entry(30, retold), "61.50 % top-1, from the same start, 1,200 images in"),
+        (entry(7, other), "61.50 % top-1, from the same start, 1,000 images in"),
+        (entry(7, {"model": TWIN, **manifest[TWIN]}), "from the same start, 1,230 images in"),
+        (entry(30), "61.50 % top-1, from a start of its own"),
+    ):
+        manifest[NAME] = mine
+        assert hub.card(NAME)["details"]["Static twin"].endswith(said)
+    assert "Static twin" not in hub.card(TWIN)["details"]
+    del manifest[TWIN]
+    assert hub.card(NAME)["details"]["Static twin"] == "not trained"
 
 
 def test_what_is_pushed_is_what_is_saved(tmp_path, monkeypatch):

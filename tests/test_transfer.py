@@ -10,7 +10,7 @@ import torch
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import dynamic_layers
-from zoo.pretrained import CIFAR10_CLASSES
+from zoo.pretrained import CIFAR10_CLASSES, publish, read_manifest
 from zoo.training.data import Split
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
@@ -64,10 +64,72 @@ def test_it_trains_each_and_writes_the_figures(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(transfer, "ways", lambda name: [small("one"), small("two")])
     monkeypatch.setattr(transfer, "load_cifar10", lambda name, folder: split(40))
     words = ["--images", "12", "--test-images", "5", "--epochs", "2", "--size", "8", "--batch-size", "6"]
+    words += ["--data", "/machine/of/mine/cifar10"]
     assert transfer.main([*words, "--out", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "transfer.json").read_text())
     assert (record["images"], record["test_images"], record["epochs"]) == (12, 5, 2)
     assert [(row["title"], row["classes"]) for row in record["rows"]] == [("one", 2), ("two", 2)]
     assert all(0 <= row["top1"] <= 100 for row in record["rows"])
+    assert "--data .../mine/cifar10" in record["command"]
+    assert "/machine" not in record["command"]
+    manifest = read_manifest()
+    assert record["starts"] == {
+        name: {"sha256": manifest[name]["sha256"], "top1": manifest[name]["figures"]["top1"]}
+        for name in ("resnet18_kw", "resnet18_static")
+    }
     with pytest.raises(ZooError, match="--epochs is 0; it must be at least 1"):
         transfer.main(["--epochs", "0"])
+
+
+@pytest.fixture
+def _no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong is said before the images are read, and so before any training."""
+
+    def read(name: str, folder: str) -> Split:
+        raise AssertionError("the images are read")
+
+    monkeypatch.setattr(transfer, "load_cifar10", read)
+    monkeypatch.setattr(transfer.memory, "keep_freed_memory", lambda: False)
+
+
+@pytest.mark.usefixtures("_no_data")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model", "resnet18_dpk"],
+            "resnet18_dpk cannot start from the kernels of its static twin; choose",
+        ),
+        (["--model", "resnet18_static"], "resnet18_static has no dynamic kernels; choose .* resnet18_kw"),
+        (["--model", "resnet18_se"], "resnet18_se has no dynamic kernels; choose .* resnet18_kw"),
+        (
+            ["--model", "resnet10_kw"],
+            "resnet10_kw, from which resnet10_kw would start, has no trained weights",
+        ),
+        (["--model", "nonsense"], "unknown model 'nonsense'"),
+        (["--lr", "0"], r"--lr is 0\.0; it must be above 0"),
+        (["--out", "nowhere/at/all"], "there is no folder nowhere/at/all; make it"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(words: list[str], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        transfer.main(words)
+
+
+@pytest.mark.usefixtures("_no_data")
+def test_weights_of_the_twin_must_be_there_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path))
+    publish("resnet10_kw", {"x": torch.zeros(1)}, {})
+    with pytest.raises(ZooError, match="resnet10_static, from which resnet10_kw would start, has no trained"):
+        transfer.main(["--model", "resnet10_kw"])
+    publish("resnet10_static", {"x": torch.zeros(1)}, {})
+    assert transfer.trained_starts("resnet10_kw").keys() == {"resnet10_kw", "resnet10_static"}
+    (tmp_path / "resnet10_static.safetensors").write_bytes(b"half")
+    with pytest.raises(ZooError, match="the weights of resnet10_static are damaged"):
+        transfer.main(["--model", "resnet10_kw"])
+
+
+@pytest.mark.usefixtures("_no_data")
+def test_a_tag_is_no_part_of_the_name() -> None:
+    with pytest.raises(AssertionError, match="the images are read"):
+        transfer.main(["--model", "resnet18_kw.cifar10"])

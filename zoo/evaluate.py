@@ -1,7 +1,7 @@
 """Measure models on the 10,000 test images of CIFAR-10 and keep the figures in the weights manifest.
 
 python -m zoo.evaluate --model resnet18_kw
-python -m zoo.evaluate --model "resnet18_*" --draws 5 --curves 2000
+python -m zoo.evaluate --model "resnet18_*" --curves 2000
 python -m zoo.evaluate --model resnet18_kw --checkpoint runs/resnet18_kw/checkpoint.safetensors
 """
 
@@ -17,9 +17,12 @@ from zoo.pretrained import manifest_entry, record_figures
 from zoo.training import invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import Split, first, load_cifar10
-from zoo.training.evaluate import BATCH_SIZE, figures, place, table
+from zoo.training.evaluate import BATCH_SIZE, fewer_draws, figures, place, table, with_unrounded
 
 TEST_IMAGES = 10_000
+
+#: Random warps of every image, enough to tell their spread.
+DRAWS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = len(test) == TEST_IMAGES
     rows = []
     for name, model in zip(names, models, strict=True):
+        known = (manifest_entry(name) or {}).get("figures") or {}
+        kept = not options.force and fewer_draws({"augmented_draws": options.draws}, known)
+        if wanted and whole and kept:  # said before it is measured, which can take an hour
+            print(
+                f"not recorded: the manifest has figures of {name} with {known['augmented_draws']} draws, "
+                f"more than --draws {options.draws}; give as many, or --force to replace them.",
+                flush=True,
+            )
         found = figures(
             place(model),
             test,
@@ -54,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=options.batch_size,
         )
         rows.append((name, found))
-        if wanted and whole:
-            record_figures(name, found)
+        if wanted and whole and not kept:
+            record_figures(name, with_unrounded(found, known))
         if options.curves is not None:
             part = first(test, options.curves)
             followed = invariance.curves(place(model), part, batch_size=options.batch_size)
@@ -70,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _note(name: str, test: Split, given: str | None) -> str | None:
     """Return what to say beside the source of the data; by default what was said of these images before."""
-    known = (manifest_entry(name) or {}).get("figures", {}).get("data", {})
+    known = ((manifest_entry(name) or {}).get("figures") or {}).get("data", {})
     return known.get("note") if given is None and known.get("sha256") == test.sha256 else given
 
 
@@ -105,7 +116,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="safetensors file, or a run's checkpoint, in place of the weights",
     )
-    add("--draws", type=int, default=1, metavar="N", help="random warps of every image (default: 1)")
+    add(
+        "--draws",
+        type=int,
+        default=DRAWS,
+        metavar="N",
+        help=f"random warps of every image (default: {DRAWS})",
+    )
     add(
         "--curves",
         type=int,
@@ -119,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"images a forward pass (default: {BATCH_SIZE})",
     )
-    add("--no-write", action="store_true", help="leave the manifest as it is")
+    writing = parser.add_mutually_exclusive_group()
+    writing.add_argument("--no-write", action="store_true", help="leave the manifest as it is")
+    writing.add_argument("--force", action="store_true", help="replace figures of more draws too")
     return parser
 
 

@@ -10,7 +10,7 @@ Whoever has this project installed then has, after ``import zoo``,
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.models import check_name, create_model
-from zoo.pretrained import read_manifest
+from zoo.pretrained import images_seen, read_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def push(name: str, repository: str, private: bool = False) -> None:
     Raises:
         ZooError: the model has no trained weights, or the Hub refuses them.
     """
-    model, about = trained(name), card(name)
+    model, about = trained(name).half(), card(name)
     try:
         push_to_hf_hub(model, repository, private=private, model_card=about, safe_serialization=True)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -78,6 +78,8 @@ def push(name: str, repository: str, private: bool = False) -> None:
 def save(name: str, folder: Path) -> None:
     """Write a model's weights, timm's configuration and the card, as the Hub has them.
 
+    Weights are fp16, as they are stored here; timm loads them into an fp32 model.
+
     Args:
         name: of a model with trained weights.
         folder: made if need be; what it holds of these files is replaced.
@@ -85,7 +87,7 @@ def save(name: str, folder: Path) -> None:
     Raises:
         ZooError: the model has no trained weights, or the folder cannot be written to.
     """
-    model, text = trained(name), generate_readme(card(name), name)
+    model, text = trained(name).half(), generate_readme(card(name), name)
     try:
         save_for_hf(model, str(folder), safe_serialization=True)
     except OSError as error:
@@ -112,11 +114,11 @@ def card(name: str) -> dict[str, Any]:
     """
     entry = _entry(name)
     backbone, family = split_name(name)
-    figures, twin = entry["figures"], read_manifest().get(f"{backbone}_{STATIC}")
+    figures, seen = entry["figures"], images_seen(entry)
     layer = FAMILIES.get(family)
     kernels = f"with {layer.__name__} kernels made anew for every image" if layer else "with ordinary kernels"
     spread = f" +- {figures['top1_augmented_std']:.2f}" if "top1_augmented_std" in figures else ""
-    against = f"{twin['figures']['top1']:.2f} % top-1, by a run of its own" if twin else "not trained"
+    against = {} if family == STATIC else {"Static twin": _against_twin(name, f"{backbone}_{STATIC}")}
     call = f'timm.create_model("{name}", pretrained=True)'
     return {
         "license": "apache-2.0",
@@ -130,13 +132,37 @@ def card(name: str) -> dict[str, Any]:
             "Top-1 of images flipped, cropped, turned, zoomed and sheared at random": (
                 f"{figures['top1_augmented']:.2f} %{spread}"
             ),
-            "Static twin": against,
-            "Images seen in training": f"{entry['images_seen']:,} by the last run",
+            **against,
+            "Images seen in training": f"{seen:,}, {entry['images_seen']:,} of them by the last run",
             "Trained on": entry["device"],
             "Made by": f"`{entry['command']}`",
+            "Caveat": (
+                f"one run with one seed ({entry['seed']}) on {entry['device']}, {seen:,} images in all; "
+                "how to train was chosen while watching the accuracy on these same test images"
+            ),
         },
         "usage": f"```python\nimport timm, zoo\n\nmodel = {call}.eval()\n```",
     }
+
+
+def _against_twin(name: str, twin: str) -> str:
+    """Return the twin's top-1 and how much of the two's training is one and the same."""
+    manifest = read_manifest()
+    if twin not in manifest:
+        return "not trained"
+    its = set(_runs(twin, manifest[twin]))
+    shared = sum(
+        seen for model, seen, seconds in _runs(name, manifest[name]) if (model, seen, seconds) in its
+    )
+    start = f"from the same start, {shared:,} images in" if shared else "from a start of its own"
+    return f"{manifest[twin]['figures']['top1']:.2f} % top-1, {start}"
+
+
+def _runs(name: str, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, int, int]]:
+    """Yield model, images and seconds of the runs behind an entry, which tell each run from every other."""
+    while entry:
+        yield entry.get("model", name), entry["images_seen"], entry["seconds"]
+        entry = entry.get("started_from")
 
 
 def _entry(name: str) -> dict[str, Any]:

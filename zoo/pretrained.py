@@ -3,12 +3,16 @@
 ``weights/manifest.json`` is the single source of every figure this project reports. It maps a model's name to
 an entry with ``file``, ``sha256``, ``bytes``, how the weights were made (``recipe``, ``epochs``, ``seed``,
 ``data``, ``versions``) and what they reach (``figures``).
+
+python -m zoo.pretrained card resnet18_kw    # and the other commands of zoo.hub
 """
 
 import functools
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zoo.cli import atomic_path
+from zoo.cli import atomic_path, run
 from zoo.errors import ZooError
 
 #: CIFAR-10's classes, in the order of the labels.
@@ -27,6 +31,8 @@ TAG = "cifar10"
 MANIFEST = "manifest.json"
 #: Prefix of the averaged weights in a training run's checkpoint.
 AVERAGED = "ema."
+#: Empty. Without one, Python warns that ``python -m zoo.pretrained`` runs what the package has imported.
+__path__: list[str] = []
 
 
 def weights_dir() -> Path:
@@ -67,6 +73,15 @@ def manifest_entry(name: str) -> dict[str, Any] | None:
     ``name`` may carry a tag (``resnet18_kw.cifar10``).
     """
     return read_manifest().get(name.split(".")[0])
+
+
+def images_seen(entry: Mapping[str, Any] | None) -> int:
+    """Count the images behind a manifest entry, those of the runs it started from included.
+
+    Args:
+        entry: of the manifest, or what one has as ``started_from``; None counts as 0.
+    """
+    return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:
@@ -226,3 +241,9 @@ def _write_entry(name: str, entry: dict[str, Any], folder: Path) -> None:
     manifest[name] = entry
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from zoo.hub import main  # which imports this module
+
+    sys.exit(run(main))

@@ -1,6 +1,6 @@
 """What README and docs/performance.md say of the committed results; ``python -m export.report`` writes it.
 
-Results lie in ``benchmarks/``, one file a machine, as ``--json`` writes them. Nothing on the pages is typed.
+Results lie in ``benchmarks/`` as ``--json`` writes them. Nothing in the tables is typed.
 """
 
 import functools
@@ -135,9 +135,9 @@ def goals(root: Path) -> str:
 
     What a machine measured twice counts once, as the file whose name comes last has it.
     """
-    header = ["model", "runtime", "batch", "threads", "goal", "reached", "met"]
+    header = ["model", "runtime", "batch", "threads", "goal", "reached", "met", "file"]
     found: dict[tuple[str, ...], list[str]] = {}
-    for path in results(root).values():
+    for name, path in results(root).items():
         run = _read(path)
         for row in render.rows(run):
             candidate = row.result.candidate
@@ -148,10 +148,15 @@ def goals(root: Path) -> str:
             wanted += ALLOWANCE.get(candidate.runtime, 0.0)
             how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
             met = "yes" if round(row.tax.value, 2) <= round(wanted, 2) else "no"  # as it is shown
-            found[machine(run.environment), *how] = [*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met]
+            cells = [*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met, f"`{name}.json`"]
+            found[machine(run.environment), *how] = cells
     lines = list(found.values())
-    reached = sum(line[-1] == "yes" for line in lines)
-    return f"{markdown(header, 'llrrrrl', lines)}\n\n{reached} of {len(lines)} are met."
+    counts: dict[str, list[str]] = {}
+    for (processor, *_), line in found.items():
+        counts.setdefault(processor, []).append(line[6])
+    sums = [f"{processor}: {met.count('yes')} of {len(met)} are met." for processor, met in counts.items()]
+    twice = "What a machine measured twice counts once, as the file whose name comes last has it."
+    return "\n\n".join([markdown(header, "llrrrrll", lines), " ".join([*sums, twice])])
 
 
 def parts(root: Path) -> str:

@@ -95,11 +95,6 @@ def test_moves_of_kernels_are_in_percent(tmp_path: Path) -> None:
     assert moves == ["50.00 %", "30.00 %", "2.00 %", "1.00 %"]
 
 
-def test_images_of_earlier_runs_count() -> None:
-    entry = {"images_seen": 5, "started_from": {"images_seen": 10, "started_from": {"images_seen": 100}}}
-    assert report.images_seen(entry) == 115
-
-
 def test_missing_markers_and_files(checkout: Path) -> None:
     with pytest.raises(ZooError, match=r"a\.md has no lines '<!-- models: python -m export\.report -->' and"):
         report.insert("a page", "models", "a table", "a.md")

@@ -1,11 +1,20 @@
 import dataclasses
+import math
 
 import torch
 from torch import Tensor, nn
 
 from zoo.training.augment import Augmentation, normalise
 from zoo.training.data import Split
-from zoo.training.evaluate import as_published, figures, probabilities, table, top1
+from zoo.training.evaluate import (
+    as_published,
+    calibration_error,
+    figures,
+    probabilities,
+    table,
+    top1,
+    with_unrounded,
+)
 
 
 class _Brightness(nn.Module):
@@ -39,6 +48,26 @@ def test_figures(split: Split) -> None:
     assert found["images"] == 64
     assert found["data"] == {"source": "made for a test", "note": "a note", "sha256": "0" * 64}
     assert "top1_augmented_std" not in found
+    # Always right, and with one-hot logits that sure of it.
+    sure = math.e / (math.e + 9)
+    assert found["calibration_error"] == round(100 * (1 - sure), 2)
+
+
+def test_figures_have_the_calibration_error_of_all_images(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    said = probabilities(model, split)
+    whole, part = (calibration_error(said[:count], split.labels[:count]) for count in (64, 50))
+    assert figures(model, split, batch_size=50)["calibration_error"] == round(100 * whole, 2)
+    assert round(100 * whole, 2) != round(100 * part, 2)
+
+
+def test_the_top1_of_unrounded_weights_stays_with_its_images() -> None:
+    found = {"top1": 1.0, "data": {"sha256": "a"}}
+    known = {"top1": 1.0, "top1_fp32": 1.01, "data": {"sha256": "a"}}
+    assert with_unrounded(found, known) == {**found, "top1_fp32": 1.01}
+    assert with_unrounded(found, known | {"data": {"sha256": "b"}}) == found
+    assert with_unrounded(found, {}) == found
 
 
 def test_figures_do_not_depend_on_the_batch_size(split: Split) -> None:

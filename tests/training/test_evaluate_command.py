@@ -52,6 +52,37 @@ def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("published")
+def test_figures_of_more_draws_are_kept_unless_forced(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluate, "TEST_IMAGES", 4)
+    words = ["--model", "testnet_static", "--data", str(data)]
+    fp32 = figures()["top1_fp32"]
+    assert cli.run(evaluate.main, words) == 0
+    before = figures()
+    assert before["augmented_draws"] == evaluate.DRAWS > 1
+    assert "top1_augmented_std" in before
+    assert before["top1_fp32"] == fp32, "it cannot be measured again"
+    assert 0 <= before["calibration_error"] <= 100
+    capsys.readouterr()
+
+    said = (
+        f"not recorded: the manifest has figures of testnet_static with {evaluate.DRAWS} draws, more than "
+        "--draws 2; give as many, or --force to replace them."
+    )
+    few = [*words, "--draws", "2"]
+    assert cli.run(evaluate.main, [*few, "--curves", "2"]) == 0
+    assert said in capsys.readouterr().out
+    assert figures() == before
+    assert invariance.read()["testnet_static"]["images"] == 2, "curves are recorded all the same"
+    assert cli.run(evaluate.main, [*few, "--no-write"]) == 0
+    assert said not in capsys.readouterr().out
+    assert cli.run(evaluate.main, [*few, "--force"]) == 0
+    assert said not in capsys.readouterr().out
+    assert figures()["augmented_draws"] == 2
+
+
+@pytest.mark.usefixtures("published")
 def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.CaptureFixture) -> None:
     pretrained.record_figures("testnet_static", {"top1": 55.0, "images": 10_000})
     before = figures()

@@ -10,7 +10,8 @@ from zoo.errors import ZooError
 from zoo.training import invariance
 from zoo.training.augment import normalise, warp
 from zoo.training.data import Split
-from zoo.training.invariance import STEPS, calibration_error, curves, transformation
+from zoo.training.evaluate import calibration_error
+from zoo.training.invariance import NEUTRAL, STEPS, curves, transformation
 
 from .helpers import make_images
 
@@ -67,7 +68,11 @@ def test_curves_say_where_the_corner_is_lost(split: Split) -> None:
     assert found["top1"]["rotation"]["0"] == 25
     assert found["top1"]["rotation"]["45"] == 75
     assert found["top1"]["scale"] == {str(step): 75.0 if step < 1 else 25.0 for step in STEPS["scale"]}
-    assert found["unchanged"]["shear"]["0"] == 100
+    assert {name: found["unchanged"][name][str(step)] for name, step in NEUTRAL.items()} == {
+        "rotation": 100,
+        "scale": 100,
+        "shear": 100,
+    }
 
 
 def test_calibration_error_by_hand() -> None:
@@ -102,8 +107,11 @@ def test_what_was_measured_is_kept_by_model(tmp_path) -> None:
 def test_the_summary_is_the_mean_over_the_steps() -> None:
     top1 = {name: {str(step): 50.0 for step in steps} for name, steps in STEPS.items()}
     unchanged = json.loads(json.dumps(top1))
-    unchanged["shear"]["0"] = 50.0 + 13 * 10
+    unchanged["shear"]["5"] = 50.0 + 12 * 10
+    for name, step in (("rotation", "0"), ("scale", "1.0"), ("shear", "0")):
+        unchanged[name][step] = 100.0  # by definition, so that it is left out
+    top1["scale"]["1.0"] = 50.0 + 11
     found = {"images": 9, "top1": top1, "unchanged": unchanged, "calibration_error": 4.0}
     text = invariance.summary("m", found)
     assert "m: top-1 (unchanged predictions) of 9 images" in text
-    assert "rotation 50.0 % (50.0 %), scale 50.0 % (50.0 %), shear 50.0 % (60.0 %)" in text
+    assert "rotation 50.0 % (50.0 %), scale 51.0 % (50.0 %), shear 50.0 % (60.0 %)" in text

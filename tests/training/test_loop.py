@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 import zoo
 from zoo.errors import ZooError
 from zoo.training import checkpoint, log, loop
+from zoo.training.augment import warp
 from zoo.training.batches import batches
 from zoo.training.data import Split
 from zoo.training.loop import train
@@ -138,6 +139,48 @@ def test_learning_rate_warms_up_and_falls_to_zero(run: Run, tmp_path: Path) -> N
     assert max(rates) == pytest.approx(1e-2, rel=0.1)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] < 1e-3 * 0.2
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_are_smoothed_as_the_recipe_says(
+    run: Run, recipe: Recipe, split: Split, tmp_path: Path, smoothing: float
+) -> None:
+    changes = {"phases": ((32, 1),), "batch_size": 64, "label_smoothing": smoothing}
+    run(recipe=changes)  # one update, so that the logged loss is that of the initial weights
+    ((rows, maps),) = batches(dataclasses.replace(recipe, **changes), 0, 64, 32)
+    torch.manual_seed(recipe.seed)
+    model = zoo.create_model(recipe.model).train()
+    likely = model(warp(split.images[rows], maps, 32)).log_softmax(dim=1)
+    wanted = torch.full((64, 10), smoothing / 10)
+    wanted[torch.arange(64), split.labels[rows]] += 1 - smoothing
+    loss = -(wanted * likely).sum(dim=1).mean().item()
+    assert read_log(tmp_path / "run")[0]["loss"] == pytest.approx(loss, abs=2e-4)
+    plain = -likely[torch.arange(64), split.labels[rows]].mean().item()
+    assert (abs(loss - plain) > 2e-3) == (smoothing > 0), "the two losses can be told apart"
+
+
+def test_the_averaged_weights_are_an_average(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    history: list[dict[str, Tensor]] = []
+    update = loop._Run.update
+
+    def watched(self: loop._Run, *args: Any) -> Tensor:
+        result = update(self, *args)
+        history.append({name: value.detach().clone() for name, value in self.model.named_parameters()})
+        return result
+
+    monkeypatch.setattr(loop._Run, "update", watched)
+    found = run(recipe={"ema_decay": 0.5})
+    assert len(history) == 12
+    for name, last in history[-1].items():
+        # After the first update a copy, then decay that warms up to the recipe's: 1 - 2 ** (-2/3) is 0.37.
+        average = history[0][name]
+        for step, weights in enumerate(history[1:], start=1):
+            decay = min(0.5, 1 - (1 + step) ** (-2 / 3))
+            average = decay * average + (1 - decay) * weights[name]
+        assert torch.equal(found[f"model.{name}"], last)
+        torch.testing.assert_close(found[f"ema.{name}"], average, rtol=1e-4, atol=1e-6)
+    moved = "conv1.weight"
+    assert not torch.allclose(found[f"ema.{moved}"], history[-1][moved], rtol=1e-3, atol=1e-5)
 
 
 def test_kernels_are_shared_in_the_first_epochs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

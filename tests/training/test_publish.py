@@ -1,7 +1,9 @@
 """Where the weights that a run starts from came from."""
 
+import dataclasses
 import hashlib
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -28,7 +30,8 @@ def run_dir(recipe: Recipe, split: Split, tmp_path: Path) -> Path:
     folder.mkdir()
     start = tmp_path / "start.safetensors"
     save_file({"x": torch.zeros(1)}, start)
-    facts = publish.facts(split, None, "train", Recipe("testnet_static", warm_start=str(start)))
+    command = "train --data /machine/a/b"
+    facts = publish.facts(split, None, command, Recipe("testnet_static", warm_start=str(start)))
     train(recipe, zoo.create_model(recipe.model), split, folder, facts=facts)
     return folder
 
@@ -37,9 +40,10 @@ def run_dir(recipe: Recipe, split: Split, tmp_path: Path) -> Path:
 def test_origin_of_a_run(run_dir: Path, name: str) -> None:
     found = publish.origin((run_dir / checkpoint.FILE).rename(run_dir / name))
     assert found["model"] == "testnet_static"
-    assert found["phases"] == ((16, 2), (32, 1))
-    assert found["images_seen"] == 3 * 64
-    assert found["augmentation"]["degrees"] == 180
+    assert found["recipe"] == checkpoint.read_progress(run_dir / name).recipe.to_dict()
+    assert found["recipe"]["phases"] == [[16, 2], [32, 1]]
+    assert found["command"] == "train --data .../a/b"
+    assert (found["epochs"], found["images_seen"]) == (3, 3 * 64)
     assert found["started_from"]["file"] == "start.safetensors"
 
 
@@ -50,9 +54,76 @@ def test_origin_of_published_weights(
     publish.publish(run_dir, split)
     from_run = publish.origin(run_dir / checkpoint.FILE)
     weights = tmp_path / "testnet_static.safetensors"
-    assert publish.origin(weights) == from_run | {"phases": [[16, 2], [32, 1]]}
+    assert publish.origin(weights) == from_run
     copy = shutil.copy(weights, tmp_path / "copy.safetensors")
     assert publish.origin(copy) == publish.origin(weights)
+
+
+def test_origin_of_a_run_names_no_folder_of_this_machine(
+    recipe: Recipe, split: Split, tmp_path: Path
+) -> None:
+    started = dataclasses.replace(recipe, warm_start="/machine/runs/base/start.safetensors")
+    train(started, zoo.create_model(recipe.model), split, tmp_path)
+    found = publish.origin(tmp_path / checkpoint.FILE)
+    assert found["recipe"]["warm_start"] == ".../base/start.safetensors"
+    assert not {"command", "epochs"} & found.keys(), "the run was told neither"
+
+
+def test_origin_of_weights_whose_entry_tells_less(weights: Path) -> None:
+    entry = {"images_seen": 5, "seconds": 7, "started_from": {"model": "testnet_static", "images_seen": 1}}
+    path = pretrained.publish("testnet_static", {"x": torch.zeros(1)}, entry)
+    assert publish.origin(path) == {"model": "testnet_static", **entry}
+
+
+def test_the_device_is_the_processor_and_its_threads(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "on_cuda", lambda: False)
+    monkeypatch.setattr(publish.machine, "cpu_model", lambda: "Abacus 3000")
+    made = publish.facts(split, None, "train", Recipe("testnet_static", threads=3))
+    assert made["device"] == "CPU Abacus 3000, 3 threads"
+    assert publish.device() == "CPU Abacus 3000, 1 thread", "tests run with one"
+    monkeypatch.setattr(publish.machine, "cpu_model", lambda: None)
+    assert publish.device(2) == f"CPU {platform.machine()}, 2 threads"
+
+
+def test_the_top1_of_the_unrounded_weights_is_kept_too(
+    run_dir: Path, split: Split, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = checkpoint.read_ema(run_dir)
+    # Class 7 whatever the image, by less than halves can tell: rounded, all classes are as likely.
+    state["fc.weight"] = torch.zeros_like(state["fc.weight"])
+    state["fc.bias"] = torch.ones(10)
+    state["fc.bias"][7] += 1e-5
+    monkeypatch.setattr(checkpoint, "read_ema", lambda folder: state)
+    publish.publish(run_dir, split)
+    figures = pretrained.read_manifest()["testnet_static"]["figures"]
+    share = {label: 100 * float((split.labels == label).double().mean()) for label in (0, 7)}
+    assert share[0] != share[7]
+    assert figures["top1"] == round(share[0], 2)
+    assert figures["top1_fp32"] == round(share[7], 2)
+
+
+def test_publishing_the_same_weights_again_keeps_figures_of_more_draws(
+    run_dir: Path, split: Split, weights: Path
+) -> None:
+    once = publish.publish(run_dir, split)
+    more = {**once, "top1_augmented": 12.5, "top1_augmented_std": 0.5, "augmented_draws": 3}
+    pretrained.record_figures("testnet_static", {key: more[key] for key in more if key != "top1_fp32"})
+    assert publish.publish(run_dir, split) == more
+    assert pretrained.read_manifest()["testnet_static"]["figures"] == more
+    other = zoo.create_model("testnet_static").state_dict()
+    pretrained.publish("testnet_static", other, {"figures": more})
+    assert publish.publish(run_dir, split) == once, "figures of other weights go with them"
+    pretrained.record_figures("testnet_static", more)
+    (weights / "testnet_static.safetensors").write_bytes(b"half a file")
+    assert publish.publish(run_dir, split) == once, "and so do those of a file that cannot be compared"
+
+
+@pytest.mark.parametrize("name", sorted(pretrained.read_manifest(_CHECKOUT / "weights")))
+def test_rounding_costs_the_published_weights_nothing(name: str) -> None:
+    figures = pretrained.read_manifest(_CHECKOUT / "weights")[name]["figures"]
+    if "top1_fp32" not in figures:
+        pytest.skip("published before the top-1 of unrounded weights was measured")
+    assert figures["top1_fp32"] == pytest.approx(figures["top1"], abs=0.05 + 1e-9)
 
 
 def test_origin_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

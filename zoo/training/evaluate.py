@@ -1,7 +1,7 @@
-"""Top-1 accuracy of a classifier, clean and augmented."""
+"""Top-1 accuracy of a classifier, clean and augmented, and how far its confidence can be trusted."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ AUGMENTED_SEED = 0
 #: Images a forward pass. Kernels made for each of them take memory: 10 MB an image in one layer of resnet18.
 BATCH_SIZE = 50
 
+#: Bins of confidence that :func:`calibration_error` sorts predictions into.
+BINS = 15
+
 
 def top1(
     model: nn.Module,
@@ -26,8 +29,7 @@ def top1(
     title: str = "evaluate",
 ) -> float:
     """Return the top-1 accuracy in percent; the arguments are those of :func:`probabilities`."""
-    found = probabilities(model, split, maps, batch_size=batch_size, title=title)
-    return 100 * float((found.argmax(dim=1) == split.labels).double().mean())
+    return _right(probabilities(model, split, maps, batch_size=batch_size, title=title), split.labels)
 
 
 @torch.inference_mode()
@@ -76,9 +78,10 @@ def figures(
 
     Returns:
         ``top1`` and ``top1_augmented``, the mean over the draws, in percent; with several draws also their
-        standard deviation ``top1_augmented_std``; what they rest on.
+        standard deviation ``top1_augmented_std``; ``calibration_error``, see :func:`calibration_error`, of
+        the clean images, in percent; what they rest on.
     """
-    clean = top1(model, split, batch_size=batch_size, title="clean")
+    clean = probabilities(model, split, batch_size=batch_size, title="clean")
     augmented: list[float] = []
     for draw in range(draws):
         generator = torch.Generator().manual_seed(AUGMENTED_SEED + draw)
@@ -86,14 +89,57 @@ def figures(
         augmented.append(top1(model, split, warped, batch_size=batch_size, title=f"augmented {draw + 1}"))
     spread = {"top1_augmented_std": round(statistics.stdev(augmented), 3)} if draws > 1 else {}
     return {
-        "top1": round(clean, 2),
+        "top1": round(_right(clean, split.labels), 2),
         "top1_augmented": round(statistics.fmean(augmented), 2),
         **spread,
+        "calibration_error": round(100 * calibration_error(clean, split.labels), 2),
         "images": len(split),
         "augmented_seed": AUGMENTED_SEED,
         "augmented_draws": draws,
         "data": split.describe(note),
     }
+
+
+def calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Return the expected calibration error (On Calibration of Modern Neural Networks, 1706.04599).
+
+    Predictions are sorted into bins of equal width by their confidence; the error is the mean, weighted by
+    the number of predictions, of the gap between a bin's confidence and its accuracy.
+
+    Args:
+        found: probabilities (N, classes).
+        labels: (N,).
+        bins: how many.
+
+    Returns:
+        0 to 1.
+    """
+    confidence, predicted = found.max(dim=1)
+    right = (predicted == labels).to(confidence.dtype)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gaps = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, confidence - right)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def fewer_draws(found: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Tell whether :func:`figures` rest on fewer random warps of each image than others do."""
+    return found.get("augmented_draws", 1) < known.get("augmented_draws", 1)
+
+
+def with_unrounded(found: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the top-1 before rounding to :func:`figures`, which only :mod:`zoo.training.publish` can measure.
+
+    Args:
+        found: figures of the stored weights.
+        known: other figures of the same weights, with ``top1_fp32`` or without.
+
+    Returns:
+        ``found``, and ``top1_fp32`` where ``known`` has it of the same images.
+    """
+    images = [figures.get("data", {}).get("sha256") for figures in (found, known)]
+    if "top1_fp32" in known and images[0] == images[1]:
+        return {**found, "top1_fp32": known["top1_fp32"]}
+    return found
 
 
 def as_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,3 +166,8 @@ def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
     )
+
+
+def _right(found: Tensor, labels: Tensor) -> float:
+    """Return how often the likeliest class is the label, in percent."""
+    return 100 * float((found.argmax(dim=1) == labels).double().mean())

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.pretrained import read_manifest, weights_dir
 from zoo.training.augment import inverse_affine
 from zoo.training.data import Split
-from zoo.training.evaluate import BATCH_SIZE, probabilities
+from zoo.training.evaluate import BATCH_SIZE, calibration_error, probabilities
 
 FILE = "evaluation.json"
 
@@ -28,7 +28,8 @@ STEPS: dict[str, tuple[float, ...]] = {
 }
 """By transformation, where accuracy is measured: degrees, zoom factor, degrees along x."""
 
-BINS = 15
+NEUTRAL: dict[str, float] = {"rotation": 0, "scale": 1.0, "shear": 0}
+"""By transformation, the step that leaves an image as it is."""
 
 
 def curves(model: nn.Module, split: Split, *, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def curves(model: nn.Module, split: Split, *, batch_size: int = BATCH_SIZE) -> d
     Returns:
         ``images``, their number; ``top1`` in percent and ``unchanged``, the percentage of images whose
         prediction is that for the upright image, both by transformation and step; ``calibration_error``, see
-        :func:`calibration_error`, of the upright images, in percent.
+        :func:`zoo.training.evaluate.calibration_error`, of the upright images, in percent.
     """
     upright = probabilities(model, split, batch_size=batch_size, title="upright")
     before = upright.argmax(dim=1)
@@ -75,32 +76,11 @@ def transformation(name: str, step: float, count: int) -> Tensor:
     return torch.cat([linear, torch.zeros(count, 2, 1)], dim=2)
 
 
-def calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Return the expected calibration error (On Calibration of Modern Neural Networks, 1706.04599).
-
-    Predictions are sorted into bins of equal width by their confidence; the error is the mean, weighted by
-    the number of predictions, of the gap between a bin's confidence and its accuracy.
-
-    Args:
-        found: probabilities (N, classes).
-        labels: (N,).
-        bins: how many.
-
-    Returns:
-        0 to 1.
-    """
-    confidence, predicted = found.max(dim=1)
-    right = (predicted == labels).to(confidence.dtype)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gaps = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, confidence - right)
-    return float(gaps.abs().sum() / len(labels))
-
-
 def summary(name: str, found: Mapping[str, Any]) -> str:
-    """Return :func:`curves` in a line: the mean over all steps of each transformation."""
+    """Return :func:`curves` in a line: the :func:`curve_mean` of each transformation."""
     words = []
-    for what, steps in found["top1"].items():
-        right, same = (mean_over(each, STEPS[what]) for each in (steps, found["unchanged"][what]))
+    for what in found["top1"]:
+        right, same = (curve_mean(found, figure, what) for figure in ("top1", "unchanged"))
         words.append(f"{what} {right:.1f} % ({same:.1f} %)")
     return (
         f"{name}: top-1 (unchanged predictions) of {found['images']} images, mean over {', '.join(words)}; "
@@ -142,6 +122,19 @@ def record(name: str, found: Mapping[str, Any], folder: Path | None = None) -> N
     known = {**read(folder), name: {**found, "weights_sha256": sha256}}
     with atomic_path(folder / FILE) as path:
         path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def curve_mean(found: Mapping[str, Any], figure: str, what: str) -> float:
+    """Return the mean of one of :func:`curves` over its steps.
+
+    Args:
+        found: what :func:`curves` returns.
+        figure: ``top1``, or ``unchanged``, of which the step that changes nothing (:data:`NEUTRAL`) is left
+            out: it is 100 % whatever the model.
+        what: a key of :data:`STEPS`.
+    """
+    steps = [step for step in STEPS[what] if figure != "unchanged" or step != NEUTRAL[what]]
+    return mean_over(found[figure][what], steps)
 
 
 def mean_over(steps: Mapping[str, float], chosen: Sequence[float]) -> float:

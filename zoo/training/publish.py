@@ -3,21 +3,26 @@
 import os
 import platform
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from torch import Tensor
 
 import zoo
-from zoo import pretrained
+from zoo import machine, pretrained
 from zoo.errors import ZooError
 from zoo.training import checkpoint
 from zoo.training._require import on_cuda
 from zoo.training.data import Split
-from zoo.training.evaluate import as_published, figures, place
+from zoo.training.evaluate import as_published, fewer_draws, figures, place, top1, with_unrounded
 from zoo.training.recipe import Recipe
+
+#: What an entry tells of a run that its own started from, beside the model.
+_KEPT = ("recipe", "command", "epochs", "images_seen", "seconds", "started_from")
 
 
 def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[s
         "teacher_sha256": teacher and teacher["sha256"],
         "train_images": len(data),
         "data": data.describe(note),
-        "device": torch.cuda.get_device_name() if on_cuda() else f"CPU {platform.machine()}",
+        "device": device(recipe.threads),
         "command": command,
         "versions": {
             "python": platform.python_version(),
@@ -47,6 +52,18 @@ def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[s
     }
 
 
+def device(threads: int | None = None) -> str:
+    """Return the name of what a run computes on: the GPU, or the processor and its threads.
+
+    Args:
+        threads: CPU threads of a process; None means torch's choice.
+    """
+    if on_cuda():
+        return torch.cuda.get_device_name()
+    count = threads or torch.get_num_threads()
+    return f"CPU {machine.cpu_model() or platform.machine()}, {count} thread{'s' * (count > 1)}"
+
+
 def origin(path: Path) -> dict[str, Any]:
     """Return how the weights in a file were made.
 
@@ -54,26 +71,39 @@ def origin(path: Path) -> dict[str, Any]:
         path: a run's checkpoint, a file of the weights folder or a copy of one, or any other file.
 
     Returns:
-        ``model``, ``phases``, ``augmentation``, ``images_seen``, ``seconds`` and ``started_from``; for a file
-        of unknown origin ``file``, ``sha256``, 0 ``images_seen`` and 0 ``seconds``.
+        ``model``, ``recipe``, ``command``, ``epochs``, ``images_seen``, ``seconds`` and ``started_from``, as
+        far as the run or the manifest tells; for a file of unknown origin ``file``, ``sha256``, 0
+        ``images_seen`` and 0 ``seconds``.
     """
     if checkpoint.is_run(path):
         progress = checkpoint.read_progress(path)
-        return {
-            "model": progress.recipe.model,
-            "phases": progress.recipe.phases,
-            "augmentation": progress.recipe.to_dict()["augmentation"],
-            "images_seen": progress.step * progress.recipe.batch_size,
-            "seconds": round(progress.seconds),
-            "started_from": progress.facts.get("started_from"),
-        }
+        made = _made(progress) | {"started_from": progress.facts.get("started_from")}
+        return {"model": progress.recipe.model, **_kept(made)}
     digest = pretrained.file_sha256(path)
     for name, entry in pretrained.read_manifest().items():
         if entry["sha256"] == digest:
-            kept = {key: entry[key] for key in ("images_seen", "seconds", "started_from")}
-            recipe = {key: entry["recipe"][key] for key in ("phases", "augmentation")}
-            return {"model": name, **recipe, **kept}
+            return {"model": name, **_kept(entry)}
     return {"file": path.name, "sha256": digest, "images_seen": 0, "seconds": 0}
+
+
+def _made(progress: checkpoint.Progress) -> dict[str, Any]:
+    """Return how far a run came and by what recipe and command, as the manifest has it."""
+    recipe, facts = progress.recipe.to_dict(), progress.facts
+    if recipe["warm_start"]:
+        recipe["warm_start"] = portable(recipe["warm_start"])
+    seen = progress.step * progress.recipe.batch_size
+    made: dict[str, Any] = {"recipe": recipe, "images_seen": seen, "seconds": round(progress.seconds)}
+    # A run of the function `train` alone knows neither.
+    if "train_images" in facts:
+        made["epochs"] = round(seen / facts["train_images"], 2)
+    if "command" in facts:
+        made["command"] = shlex.join(map(portable, shlex.split(facts["command"])))
+    return made
+
+
+def _kept(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of a run in the entry of one that starts from it."""
+    return {key: made[key] for key in _KEPT if key in made}
 
 
 def finished_run(run_dir: Path) -> checkpoint.Progress:
@@ -103,13 +133,16 @@ def check_folder() -> None:
 def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, Any]:
     """Evaluate the averaged weights of a finished run and store them in the weights folder.
 
+    Figures that the manifest has of the same weights with more random warps are kept.
+
     Args:
         run_dir: folder of the run.
         test: the images to evaluate on.
         note: what to say beside the source of ``test``; None repeats what was said of the training images.
 
     Returns:
-        The figures that went into the manifest.
+        The figures that went into the manifest: those of the weights as they are stored, and ``top1_fp32``,
+        the clean top-1 of the weights before they were rounded.
 
     Raises:
         ZooError: there is no run, it is not finished, or its checkpoint is damaged.
@@ -118,25 +151,40 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     recipe = progress.recipe
     state = checkpoint.read_ema(run_dir)
     model = zoo.create_model(recipe.model)
-    model.load_state_dict(as_published(state))
-    measured = figures(place(model), test, note or progress.facts["data"]["note"])
+    model.load_state_dict(state)
+    unrounded = top1(place(model), test, title="clean, fp32")
+    rounded = as_published(state)
+    model.load_state_dict(rounded)
+    measured = figures(model, test, note or progress.facts["data"]["note"])
+    measured["top1_fp32"] = round(unrounded, 2)
+    known = _known_figures(recipe.model, rounded)
+    if fewer_draws(measured, known):
+        measured = with_unrounded(known, measured)
 
-    seen = progress.step * recipe.batch_size
-    described = recipe.to_dict()
-    if recipe.warm_start:
-        described["warm_start"] = portable(recipe.warm_start)
-    entry = {
-        "recipe": described,
-        "epochs": round(seen / progress.facts["train_images"], 2),
-        "images_seen": seen,
-        "seed": recipe.seed,
-        "seconds": round(progress.seconds),
-        **progress.facts,
-        "command": shlex.join(map(portable, shlex.split(progress.facts["command"]))),
-        "figures": measured,
-    }
+    made = _made(progress)
+    # Made once more after the facts: its command names no folder of this machine.
+    entry = {**made, "seed": recipe.seed, **progress.facts, **made, "figures": measured}
     pretrained.publish(recipe.model, state, entry)
     return measured
+
+
+def _known_figures(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the figures that the manifest has of weights, none where it has others of that name.
+
+    The numbers are compared: a file of the same ones has another sha256 where safetensors wrote its header
+    in another order.
+
+    Args:
+        name: of the model.
+        state: its weights as they are stored, in float32.
+    """
+    entry = pretrained.manifest_entry(name) or {}
+    path = pretrained.weights_dir() / entry.get("file", "")
+    if not path.is_file() or pretrained.file_sha256(path, path.stat().st_mtime_ns) != entry["sha256"]:
+        return {}
+    stored = checkpoint.read_weights(path)
+    same = stored.keys() == state.keys() and all(torch.equal(stored[key], state[key]) for key in state)
+    return (entry.get("figures") or {}) if same else {}
 
 
 def portable(word: str) -> str:

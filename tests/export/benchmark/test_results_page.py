@@ -51,7 +51,8 @@ def known(monkeypatch):
     return evaluation
 
 
-def rows(table):
+def rows(text):
+    table = text.split("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
@@ -68,8 +69,14 @@ def test_accuracy_has_the_twin_first_and_only_what_was_evaluated(known, tmp_path
         "4.2 %",
     ]
     assert kw[0] == "`resnet18_kw`"
+    assert results.accuracy(tmp_path).endswith("are of 100 images.")
     known.pop(KW)
     assert rows(results.accuracy(tmp_path))[1][3:] == [""] * 5
+
+
+def test_the_calibration_of_all_images_goes_before_that_of_the_few_that_were_followed(known, tmp_path):
+    results.read_manifest()[KW]["figures"]["calibration_error"] = 3.25
+    assert [row[-1] for row in rows(results.accuracy(tmp_path))] == ["4.2 %", "3.2 %"]
 
 
 def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_path):
@@ -97,6 +104,7 @@ def test_transfer_shows_every_start_and_the_budget(tmp_path):
         "epochs": 3,
         "size": 16,
         "command": "python docs/transfer.py",
+        "starts": {KW: {"sha256": "0", "top1": 62.04}, TWIN: {"sha256": "1", "top1": 60.0}},
         "rows": [{"title": "scratch", "classes": 2, "top1": 61.23}],
     }
     with pytest.raises(ZooError, match=r"there is no .*transfer\.json; python docs/transfer\.py makes it"):
@@ -105,7 +113,10 @@ def test_transfer_shows_every_start_and_the_budget(tmp_path):
     (tmp_path / "docs/transfer.json").write_text(json.dumps(record))
     table, _, budget = results.transfer(tmp_path).rpartition("\n\n")
     assert rows(table) == [["scratch", "2", "61.2 %"]]
-    assert budget == "3 epochs of 500 images at 16 px each, tested at 32 px: `python docs/transfer.py`"
+    assert budget == (
+        "3 epochs of 500 images at 16 px each, tested at 32 px, from resnet18_kw at 62.0 % and "
+        "resnet18_static at 60.0 %: `python docs/transfer.py`"
+    )
 
 
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):

@@ -1,6 +1,6 @@
 """Recipes that anyone can repeat: ``python -m zoo.train --recipe NAME --model MODEL``.
 
-One file each, with a function ``recipe(model) -> Recipe``.
+One file each, with a function ``recipe(model) -> Recipe``, which may refuse a model with a ZooError.
 """
 
 import importlib
@@ -19,7 +19,7 @@ def named(name: str, model: str) -> Recipe:
     """Return a recipe for a model.
 
     Raises:
-        ZooError: there is no such recipe.
+        ZooError: there is no such recipe, or it is not for this model.
     """
     if name not in names():
         raise ZooError(
