@@ -13,6 +13,7 @@ from typing import Any
 
 from export.base import AUTO
 from export.benchmark import pages, plot, render
+from export.benchmark.environment import machine
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
 from zoo import catalog
@@ -75,13 +76,13 @@ def against_twin(root: Path) -> str:
             )
             pairs.append(both or None)
         ratios = [params[name] / params[twin_of(name)], _seconds(entry) / _seconds(twin)]
-        tax = latency.get(name)
+        row, _ = latency.get(name, (None, ""))
         lines.append(
             [
                 f"`{name}`",
                 *(f"{pair[0] - pair[1]:+.1f}" if pair else "" for pair in pairs),
                 *(f"{ratio:.2f}x" for ratio in ratios),
-                f"{tax.tax.value:.2f}x" if tax is not None and tax.tax else "",
+                f"{row.tax.value:.2f}x" if row and row.tax else "",
             ]
         )
     return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
@@ -99,10 +100,11 @@ def costs(root: Path) -> str:
         f"ms ({RUNTIME}, batch {BATCH})",
         "threads",
         "tax",
+        "measured on",
     ]
     lines = []
     for name, entry in _trained().items():
-        row = latency.get(name)
+        row, measured_on = latency.get(name, (None, ""))
         lines.append(
             [
                 f"`{name}`",
@@ -113,9 +115,10 @@ def costs(root: Path) -> str:
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
                 str(row.result.candidate.threads) if row else "",
                 render.tax_cell(row) if row and row.tax else "",
+                measured_on,
             ]
         )
-    return pages.markdown(header, "lrrrrrrr", lines)
+    return pages.markdown(header, "lrrrrrrrl", lines)
 
 
 def transfer(root: Path) -> str:
@@ -236,19 +239,23 @@ def _order(name: str) -> tuple[str, bool, int]:
     return backbone, family != STATIC, list_models().index(name)
 
 
-def _latency(root: Path) -> dict[str, render.Row]:
-    """Return the models' rows measured as :data:`RUNTIME` says: most threads first, then the latest."""
-    found: dict[str, render.Row] = {}
+def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
+    """Return the models' rows measured as :data:`RUNTIME` says, and the machine.
+
+    Most threads go first, then the latest.
+    """
+    found: dict[str, tuple[render.Row, str]] = {}
 
     def rank(path: Path) -> tuple[int, str]:
         return pages.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
 
     for path in sorted(pages.results(root).values(), key=rank):
+        where = machine(read(path).environment)
         for row in pages.headline(path):
             it = row.result.candidate
             how = it.runtime, it.device, it.dtype, it.batch, it.lowering
             if how == (RUNTIME, "cpu", "fp32", BATCH, AUTO):
-                found[it.model] = row
+                found[it.model] = row, where
     return found
 
 

@@ -127,13 +127,13 @@ def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
         run = make_run({ours: tax})
         run.environment["date"] = date
         (folder / f"{name}.json").write_text(run.to_json())
-    assert results._latency(tmp_path)[KW].tax.value == pytest.approx(3.0, rel=0.05)
+    assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(3.0, rel=0.05)
     # Later, but on another device, in another precision, or with another lowering.
     others = (replace(ours, device="cuda"), replace(ours, dtype="bf16"), replace(ours, lowering="rows"))
     run = make_run(dict.fromkeys(others, 9.0))
     run.environment["date"] = "2026-04-01"
     (folder / "c.json").write_text(run.to_json())
-    assert results._latency(tmp_path)[KW].tax.value == pytest.approx(3.0, rel=0.05)
+    assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(3.0, rel=0.05)
 
 
 def test_latency_is_that_of_most_threads_even_where_it_is_older(make_run, tmp_path):
@@ -142,7 +142,8 @@ def test_latency_is_that_of_most_threads_even_where_it_is_older(make_run, tmp_pa
         run = make_run({Candidate(KW, batch=1, threads=threads): tax})
         run.environment["date"] = date
         (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
-    found = results._latency(tmp_path)[KW]
+    found, where = results._latency(tmp_path)[KW]
+    assert where == "a CPU (AVX2)"
     assert (found.result.candidate.threads, round(found.tax.value, 1)) == (2, 2.0)
 
 
