@@ -16,10 +16,10 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _trimmed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give freed memory back after a slow test: hundreds of large models in turn leave gigabytes of gaps."""
+def _trimmed() -> Iterator[None]:
+    """Give freed memory back after each test: many models in turn leave gigabytes of gaps in a worker."""
     yield
-    if request.node.get_closest_marker("slow") and sys.platform == "linux":
+    if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
         if trim:
             trim(0)
