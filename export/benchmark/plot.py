@@ -82,6 +82,8 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     at = _positions(points)
+    above: list[tuple[float, float]] = []  # points whose tax stands above them
+    near = 0.05 * (max(y for _, y in at.values()) - min(y for _, y in at.values()) or 1)
     for row in points:
         candidate = row.result.candidate
         x, y = at[candidate]
@@ -95,8 +97,19 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        place = (0, 8) if candidate.lowering == "auto" else (0, -16)  # neighbours must not write over it
-        axes.annotate(note, (x, y), xytext=place, textcoords="offset points", ha="center", fontsize=8)
+        # Neighbours must not write over each other: the twin's name is long, some points coincide.
+        beside = any(abs(math.log(x / other)) < 0.15 and abs(y - level) < near for other, level in above)
+        below = not row.tax or candidate.lowering != "auto" or beside
+        if not below:
+            above.append((x, y))
+        axes.annotate(
+            note,
+            (x, y),
+            xytext=(0, -16) if below else (0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("latency of a call, ms: the twin's p50 times the tax")
     axes.set_ylabel("clean top-1, %")
