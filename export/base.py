@@ -154,6 +154,8 @@ class Runtime(ABC):
     def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> int:
         """Rewrite the artifact at ``path`` to compute in int8, for formats that have it.
 
+        Its metadata then holds ``int8_share``, see :data:`export.quantize.SHARE`.
+
         Args:
             path: an artifact of this format.
             options: it was exported with.
@@ -161,6 +163,9 @@ class Runtime(ABC):
 
         Returns:
             How many operations compute in int8.
+
+        Raises:
+            ZooError: none would.
         """
         raise NotImplementedError
 
