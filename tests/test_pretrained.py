@@ -56,6 +56,15 @@ def test_published_weights_are_fp16_and_load(weights: Path) -> None:
         torch.testing.assert_close(value, stored[key].to(value.dtype), rtol=0, atol=0)
 
 
+def test_the_same_weights_are_the_same_file(weights: Path) -> None:
+    path = weights / f"{NAME}.safetensors"
+    state = load_file(path)
+    first = path.read_bytes()
+    for _ in range(8):  # an order left to chance would agree now and then
+        pretrained.publish(NAME, state, {"epochs": 1})
+        assert path.read_bytes() == first
+
+
 def test_the_manifest_describes_the_file(weights: Path) -> None:
     entry = json.loads((weights / "manifest.json").read_text())[NAME]
     path = weights / entry["file"]

@@ -85,6 +85,8 @@ def test_publish_only_follows_no_other_wish(zoo_train: Command, capsys: pytest.C
     assert "the run is of testnet_static, not of testnet_kw; leave --model out" in capsys.readouterr().err
     assert zoo_train("--publish-only", "--lr", "0.5") == 2
     assert "--lr changes how a model is trained, and --publish-only trains none" in capsys.readouterr().err
+    assert zoo_train(*SHORT, "--replace") == 2
+    assert "--replace says what is published; add --publish" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_is_not_published(

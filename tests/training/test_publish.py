@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo import pretrained
+from zoo.errors import ZooError
 from zoo.training import checkpoint, publish
 from zoo.training.data import Split
 from zoo.training.loop import train
@@ -57,6 +58,24 @@ def test_origin_of_published_weights(
     assert publish.origin(weights) == from_run
     copy = shutil.copy(weights, tmp_path / "copy.safetensors")
     assert publish.origin(copy) == publish.origin(weights)
+
+
+def test_better_published_weights_stay(
+    run_dir: Path, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path))
+    accuracies = iter([61.0, 60.5, 60.5, 60.5, 62.0])
+    monkeypatch.setattr(publish, "top1", lambda *_args, **_options: next(accuracies))
+    assert publish.publish(run_dir, split)["top1_fp32"] == 61.0
+    before = (tmp_path / pretrained.MANIFEST).read_text()
+    refused = r"the published weights of testnet_static have 61\.00 % .* these 60\.50 %; nothing was replaced"
+    with pytest.raises(ZooError, match=refused):
+        publish.publish(run_dir, split)
+    assert (tmp_path / pretrained.MANIFEST).read_text() == before
+    others = dataclasses.replace(split, sha256="of other images")
+    assert publish.publish(run_dir, others)["top1_fp32"] == 60.5, "no comparison"
+    assert publish.publish(run_dir, split, replace_better=True)["top1_fp32"] == 60.5
+    assert publish.publish(run_dir, split)["top1_fp32"] == 62.0
 
 
 def test_origin_of_a_run_names_no_folder_of_this_machine(

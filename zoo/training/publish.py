@@ -130,7 +130,9 @@ def check_folder() -> None:
         )
 
 
-def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, Any]:
+def publish(
+    run_dir: Path, test: Split, note: str | None = None, *, replace_better: bool = False
+) -> dict[str, Any]:
     """Evaluate the averaged weights of a finished run and store them in the weights folder.
 
     Figures that the manifest has of the same weights with more random warps are kept.
@@ -139,13 +141,15 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
         run_dir: folder of the run.
         test: the images to evaluate on.
         note: what to say beside the source of ``test``; None repeats what was said of the training images.
+        replace_better: replace published weights even by some of a lower clean top-1.
 
     Returns:
         The figures that went into the manifest: those of the weights as they are stored, and ``top1_fp32``,
         the clean top-1 of the weights before they were rounded.
 
     Raises:
-        ZooError: there is no run, it is not finished, or its checkpoint is damaged.
+        ZooError: there is no run, it is not finished, or its checkpoint is damaged; or the published weights
+            are more accurate on the same clean images.
     """
     progress = finished_run(run_dir)
     recipe = progress.recipe
@@ -153,6 +157,8 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     model = zoo.create_model(recipe.model)
     model.load_state_dict(state)
     unrounded = top1(place(model), test, title="clean, fp32")
+    if not replace_better:
+        _check_no_worse(recipe.model, unrounded, test)
     rounded = as_published(state)
     model.load_state_dict(rounded)
     measured = figures(model, test, note or progress.facts["data"]["note"])
@@ -168,11 +174,29 @@ def publish(run_dir: Path, test: Split, note: str | None = None) -> dict[str, An
     return measured
 
 
+def _check_no_worse(name: str, unrounded: float, test: Split) -> None:
+    """Raise a :class:`ZooError` where the manifest's weights of a model do better on the same clean images.
+
+    Args:
+        name: of the model.
+        unrounded: top-1 of the new weights in percent, before they are rounded.
+        test: the images it was measured on.
+    """
+    known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
+    if known.get("data", {}).get("sha256") != test.sha256 or known["images"] != len(test):
+        return
+    best = known.get("top1_fp32", known["top1"])
+    if round(unrounded, 2) < best:
+        raise ZooError(
+            f"the published weights of {name} have {best:.2f} % of the clean images right and these "
+            f"{unrounded:.2f} %; nothing was replaced. Train on, or add --replace to publish them nonetheless."
+        )
+
+
 def _known_figures(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the figures that the manifest has of weights, none where it has others of that name.
 
-    The numbers are compared: a file of the same ones has another sha256 where safetensors wrote its header
-    in another order.
+    The numbers are compared: another version of safetensors may lay out the same ones in another way.
 
     Args:
         name: of the model.
