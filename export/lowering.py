@@ -32,11 +32,17 @@ def chosen(
         say: takes a line of progress.
         threads: that an operator may use while ``tune`` measures; None leaves it to the library.
     """
-    if options.lowering == TUNE:
-        return tune(runtime, model, options, cache, say, threads)
     seconds = cost.rates(runtime.name)
+    if options.lowering == TUNE:
+        others = {AUTO: _priced(model, options, seconds)} if seconds else {}
+        return tune(runtime, model, options, cache, say, threads, others)
     if options.lowering != AUTO or seconds is None:
         return options.lowering
+    return _priced(model, options, seconds)
+
+
+def _priced(model: nn.Module, options: ExportOptions, seconds: cost.Work) -> dict[str, str]:
+    """Return the lowering of every layer with the lowest price."""
     known: dict[str, str] = {}
     names: dict[str, str] = {}
     for site in sites(model, options):

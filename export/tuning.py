@@ -1,16 +1,19 @@
 """Which lowering is fastest here: every distinct layer, exported alone in each of them and timed.
 
+What is fastest for every layer alone need not be for their network, where a runtime may keep a layout of
+memory from layer to layer. So the whole network is timed with a few choices, and the fastest one is taken.
 On the CPU always, as exports and their certificates are made there; on another device another lowering may be
 the fastest, which ``python -m export.benchmark --lowerings all --devices cuda`` shows.
 """
 
+import hashlib
 import json
 import math
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from export.base import ExportOptions, Predict, Runtime
 from export.parity import prepared
 from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
+from zoo.layers import LOWERINGS, fold
 from zoo.machine import cpu_model
 
 _ROUNDS = 9
@@ -31,6 +35,9 @@ _TURN = 2e-3
 
 Seconds = dict[str, dict[str, float]]
 """Time of a call by the name of the lowering and the batch size."""
+
+Choice = dict[str, str]
+"""The lowering by the name of the layer."""
 
 
 def tune(
@@ -40,15 +47,17 @@ def tune(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     threads: int | None = None,
-) -> dict[str, str]:
+    others: Mapping[str, Choice] | None = None,
+) -> Choice:
     """Measure the lowerings of every dynamic convolution on ``runtime``, on the CPU; return the fastest.
 
     The candidates are those that work at the batch size asked for; where the batch is dynamic the geometric
-    mean over :data:`export.sites.TYPICAL_BATCHES` decides. Alone a layer is not quite what it is in its
-    network, where a runtime may keep a layout between layers.
+    mean over :data:`export.sites.TYPICAL_BATCHES` decides. Compared are each layer's fastest, each layer's
+    fastest that is right at every batch size, and ``others``, as far as they differ.
 
     Args:
         runtime, model, options, cache, say, threads: see :func:`measured`.
+        others: further choices by what to call them.
 
     Returns:
         The name of the lowering by the name of the layer, as :func:`zoo.layers.set_lowering` takes it.
@@ -56,8 +65,29 @@ def tune(
     Raises:
         ZooError: the cache cannot be written.
     """
-    found = measured(runtime, model, options, cache, say, threads)
-    return {site.name: ranked(times)[0] for site, times in found}
+    record = _Record(runtime, options, cache, say, threads)
+    found = [(site, _of_layer(record, site)) for site in sites(model, options)]
+    by_layer = {site.name: ranked(times) for site, times in found}
+    choices = {
+        "layers' fastest": {name: ways[0] for name, ways in by_layer.items()},
+        "layers' fastest at any batch": {
+            name: next(way for way in ways if LOWERINGS[way].batch == "any")
+            for name, ways in by_layer.items()
+        },
+        **(others or {}),
+    }
+    choices = {
+        name: choice
+        for place, (name, choice) in enumerate(choices.items())
+        if choice not in list(choices.values())[:place]
+    }
+    if len(choices) == 1:
+        return choices["layers' fastest"]
+    asked = [[site.signature, *(choice[site.name] for choice in choices.values())] for site, _ in found]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    networks = {name: lambda choice=choice: fold(prepared(model, choice)) for name, choice in choices.items()}
+    times = record.times(f"the network of these layers ({digest[:8]})", networks, options)
+    return choices[ranked(times)[0]]
 
 
 def measured(
@@ -80,23 +110,80 @@ def measured(
         threads: that an operator may use; None leaves it to the library. What a cache holds for another
             number is not used.
     """
-    made_by: dict[str, Any] = {
-        **versions(runtime),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
-        "threads": threads or "the library's own choice",
-        "opset": options.opset,
-    }
-    known = {} if cache is None else _read(cache, made_by)
-    found: list[tuple[Site, Seconds]] = []
-    for site in sites(model, options):
-        key = f"{site.signature}, batch {options.batch or 'dynamic'}"
-        if known.get(key, {}).keys() != set(candidates(site.layer, options.batch)):
-            known[key] = _measure(runtime, site, options, threads)
-            say(f"tuned {key}: {_table(known[key])}")
-            if cache is not None:
-                _write(cache, {"made_by": made_by, "seconds": known})
-        found.append((site, known[key]))
-    return found
+    record = _Record(runtime, options, cache, say, threads)
+    return [(site, _of_layer(record, site)) for site in sites(model, options)]
+
+
+def _of_layer(record: "_Record", site: Site) -> Seconds:
+    """Return the time of every lowering of a layer alone."""
+    options = replace(record.options, input_size=site.size)
+    names = candidates(site.layer, options.batch)
+    if len(names) == 1:
+        return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
+    modules = {name: lambda name=name: prepared(site.layer, name) for name in names}
+    return record.times(site.signature, modules, options)
+
+
+class _Record:
+    """Measurements, those of earlier calls among them.
+
+    Args:
+        runtime, options, cache, say, threads: see :func:`measured`.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: ExportOptions,
+        cache: Path | None,
+        say: Callable[[str], None],
+        threads: int | None,
+    ):
+        self.runtime, self.options, self.cache, self.say, self.threads = (
+            runtime,
+            options,
+            cache,
+            say,
+            threads,
+        )
+        self.made_by: dict[str, Any] = {
+            **versions(runtime),
+            "machine": f"{cpu_model()}, {os.cpu_count()} cores",
+            "threads": threads or "the library's own choice",
+            "opset": options.opset,
+        }
+        self.known = {} if cache is None else _read(cache, self.made_by)
+
+    def times(
+        self, what: str, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions
+    ) -> Seconds:
+        """Return the times of candidates, measured unless they are known.
+
+        Args:
+            what: is measured; anything of that name takes as long.
+            modules: by the name of the candidate, what makes it as it is exported.
+            options: to export it with.
+        """
+        key = f"{what}, batch {options.batch or 'dynamic'}"
+        if self.known.get(key, {}).keys() != modules.keys():
+            self.known[key] = self._measure(modules, options)
+            self.say(f"tuned {key}: {_table(self.known[key])}")
+            if self.cache is not None:
+                _write(self.cache, {"made_by": self.made_by, "seconds": self.known})
+        return self.known[key]
+
+    def _measure(self, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions) -> Seconds:
+        before = torch.get_num_threads()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                predicts: dict[str, Predict] = {}
+                for number, (name, make) in enumerate(modules.items()):
+                    path = Path(folder) / f"{number}{self.runtime.suffix}"
+                    self.runtime.export(make(), path, options)
+                    predicts[name] = self.runtime.load(path, threads=self.threads)
+                return _times(predicts, options)
+        finally:
+            torch.set_num_threads(before)  # where torch runs the artifact, they are the whole process's
 
 
 def mean(times: dict[str, float]) -> float:
@@ -107,24 +194,6 @@ def mean(times: dict[str, float]) -> float:
 def ranked(times: Seconds) -> list[str]:
     """Return the names of the lowerings, the fastest first."""
     return sorted(times, key=lambda name: mean(times[name]))
-
-
-def _measure(runtime: Runtime, site: Site, options: ExportOptions, threads: int | None) -> Seconds:
-    names = candidates(site.layer, options.batch)
-    if len(names) == 1:
-        return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
-    options = replace(options, input_size=site.size)
-    before = torch.get_num_threads()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            predicts: dict[str, Predict] = {}
-            for name in names:
-                path = Path(folder) / f"{name}{runtime.suffix}"
-                runtime.export(prepared(site.layer, name), path, options)
-                predicts[name] = runtime.load(path, threads=threads)
-            return _times(predicts, options)
-    finally:
-        torch.set_num_threads(before)  # where torch runs the artifact, they are those of the whole process
 
 
 def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:

@@ -47,8 +47,8 @@ def test_the_fastest_of_each_layer_is_exported_certified_and_recorded(model, mea
     stored = OnnxRuntime().metadata(path)
     assert stored["lowering"] == "tune"
     assert json.loads(stored["lowerings"]) == dict.fromkeys(("0", "2", "4", "6"), "unfold")
-    # Layers 2 and 4 are alike, so three were measured.
-    assert measured == [(3, 8, 8), (4, 8, 8), (4, 8, 8)]
+    # Layers 2 and 4 are alike, so three were measured, and then the network.
+    assert measured == [(3, 8, 8), (4, 8, 8), (4, 8, 8), SIZE]
     assert {layer.lowering for layer in dynamic_layers(model)} == {"rows", "contract"}
 
 
@@ -69,6 +69,33 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
         cache.write_text(damage)
         tuning.tune(OnnxRuntime(), model, options, cache)
         assert len(measured) == 3 * count
+
+
+@pytest.mark.parametrize("fastest", ["layers' fastest", "layers' fastest at any batch", "auto"])
+def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, stir, monkeypatch):
+    """Alone a layer may be faster in a lowering that its neighbours pay for."""
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    alone = ["grouped", "unfold", "rows"]
+
+    def times(predicts, options):
+        order = [fastest] if fastest in predicts else alone
+        ranks = [order.index(name) if name in order else len(order) for name in predicts]
+        return {name: {"4": 1.0 + rank} for name, rank in zip(predicts, ranks, strict=True)}
+
+    monkeypatch.setattr(tuning, "_times", times)
+    options = ExportOptions(batch=4, input_size=SIZE)
+    found = tuning.tune(OnnxRuntime(), model, options, others={"auto": {"0": "rows"}})
+    names = ["layers' fastest", "layers' fastest at any batch", "auto"]
+    assert found == {"0": alone[names.index(fastest)]}
+
+
+def test_the_networks_of_equal_choices_are_not_timed(stir, measured, tmp_path):
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    options, cache = ExportOptions(input_size=SIZE), tmp_path / "times.json"
+    for others, count in (({"auto": {"0": "unfold"}}, 1), ({"auto": {"0": "rows"}}, 2)):
+        for _ in range(2):
+            assert tuning.tune(OnnxRuntime(), model, options, cache, others=others) == {"0": "unfold"}
+            assert len(measured) == count, "measured once"
 
 
 def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path):
