@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export.base import AUTO
 from export.benchmark import pages, plot, render
 from export.benchmark.environment import machine
 from export.benchmark.results import read
@@ -253,8 +252,7 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
         where = machine(read(path).environment)
         for row in pages.headline(path):
             it = row.result.candidate
-            how = it.runtime, it.device, it.dtype, it.batch, it.lowering
-            if how == (RUNTIME, "cpu", "fp32", BATCH, AUTO):
+            if it.is_usual and (it.runtime, it.batch) == (RUNTIME, BATCH):
                 found[it.model] = row, where
     return found
 

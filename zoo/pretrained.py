@@ -215,7 +215,7 @@ def publish(name: str, state: dict[str, Tensor], entry: dict[str, Any], folder: 
             f"the weights of {name} do not fit fp16: {overflowed[0]} has values that are not finite."
         )
     with atomic_path(path) as temporary:
-        # One key alone: safetensors writes several in any order, and the same weights are to be the same file.
+        # One key alone: safetensors writes several in any order, and equal weights are to be equal files.
         save_file(half, temporary, metadata={"format": "pt"})
         size = temporary.stat().st_size
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.base import INT8, TUNE
+from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
 from export.benchmark.subjects import TIMM
@@ -16,7 +17,7 @@ RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accur
 
 _NOT_OF_A_BREAKDOWN = (
     "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
-    "cuda_graphs", "against", "seed",
+    "cuda_graphs", "against", "seed", "fixed_batch",
 )  # fmt: skip
 
 _OF_RENDERING = ("render", "output", "against")
@@ -76,6 +77,8 @@ def _check_runtimes(args: argparse.Namespace) -> None:
     if args.certify and not any(isinstance(engine, Exported) for engine in engines.values()):
         able = ", ".join(name for name, engine in ENGINES.items() if isinstance(engine, Exported))
         raise ZooError(f"--certify does nothing for {what}; add one of {able}, or leave the option out.")
+    if args.fixed_batch and not any(isinstance(engine, FileEngine) for engine in engines.values()):
+        raise ZooError(f"--fixed-batch does nothing for {what}, of no artifacts; leave the option out.")
     if args.cuda_graphs and not any("cuda" in engine.devices for engine in engines.values()):
         raise ZooError(f"--cuda-graphs does nothing for {what}, not run on CUDA here; leave the option out.")
 
@@ -99,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtypes", default=["fp32"], **words, help="fp32, bf16, int8 (default: fp32)")
     add("--lowerings", default=["auto"], **words, help="auto, tune, names of lowerings, or all")
     add("--batch", **numbers, help="batch sizes (default: 1 8)")
+    add("--fixed-batch", action="store_true", help="artifacts for one batch size each (default: for any)")
     add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")
     add("--rounds", type=int, help="rounds of each batch size, at most (default: 40)")
     add("--seconds", type=float, help="after which a batch size begins no further round (default: 60)")

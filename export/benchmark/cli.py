@@ -83,6 +83,7 @@ def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int
             batches=args.batch,
             threads=args.threads,
             peers=not args.quick and not args.no_peers,
+            fixed=args.fixed_batch,
         )
     )
     print(f"{len(planned.candidates)} candidates, static twins included")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from export.base import AUTO, RUNTIMES, TUNE
+from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.layout import threads_of
 from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
@@ -29,6 +30,7 @@ class Candidate:
             it.
         batch: images in one call.
         threads: that an operator may use.
+        fixed: whether its artifact is made for this batch size alone, though the lowering needs no such.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Candidate:
     lowering: str = AUTO
     batch: int = 1
     threads: int = 1
+    fixed: bool = False
 
     @property
     def label(self) -> str:
@@ -46,8 +49,9 @@ class Candidate:
 
     @property
     def where(self) -> str:
-        """The runtime, with the device and the dtype where they are not the usual ones."""
+        """The runtime, with what is not as usual: the device, the dtype, and whether the batch is fixed."""
         unusual = [word for word in (self.device, self.dtype) if word not in ("cpu", "fp32")]
+        unusual += ["fixed"] * self.fixed
         return " ".join([self.runtime, *unusual])
 
     @property
@@ -61,17 +65,21 @@ class Candidate:
         return self.model == twin_of(self.model)
 
     @property
+    def is_usual(self) -> bool:
+        """Whether it is as exports are unless asked for something else, on the CPU."""
+        return (self.device, self.dtype, self.lowering, self.fixed) == ("cpu", "fp32", AUTO, False)
+
+    @property
     def frozen(self) -> bool:
         """Whether an artifact of it has one batch size only."""
-        return self.lowering == TIMM or (
-            self.lowering in LOWERINGS and LOWERINGS[self.lowering].batch != "any"
-        )
+        unable = self.lowering in LOWERINGS and LOWERINGS[self.lowering].batch != "any"
+        return self.fixed or unable or self.lowering == TIMM
 
     @property
     def twin(self) -> "Candidate":
         """The static twin, run alike; it is its own.
 
-        Its artifact has a dynamic batch even where this one's is frozen: it is what would be deployed.
+        Its artifact has a dynamic batch even where this one's lowering cannot: it is what would be deployed.
         """
         return replace(self, model=twin_of(self.model), lowering=AUTO)
 
@@ -82,6 +90,7 @@ class Wish:
 
     Attributes:
         peers: whether what people run today joins the table, where a model has such a counterpart.
+        fixed: whether artifacts are made for one batch size each, where a runtime has artifacts.
 
     Raises:
         ZooError: a word that nothing is called, or a number below 1.
@@ -95,6 +104,7 @@ class Wish:
     batches: Sequence[int] = (1, 8)
     threads: Sequence[int] = (1,)
     peers: bool = True
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         for name in self.models:
@@ -131,7 +141,8 @@ def plan(wish: Wish) -> Plan:
         notes += lacking
         for way, threads, batch, lowering in product(ways, wish.threads, wish.batches, lowerings):
             runtime, device, dtype = way
-            candidate = Candidate(model, runtime, device, dtype, lowering, batch, threads)
+            fixed = wish.fixed and isinstance(ENGINES[runtime], FileEngine)
+            candidate = Candidate(model, runtime, device, dtype, lowering, batch, threads, fixed)
             if lowering in LOWERINGS and LOWERINGS[lowering].batch == "one" and batch != 1:
                 notes.append(f"lowering {lowering} is right at batch 1 only: skipped at others")
                 continue

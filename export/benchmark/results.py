@@ -131,6 +131,7 @@ def _in_seconds(rounds_ns: Sequence[Sequence[int]]) -> Rounds:
 
 
 def _result(row: dict[str, Any]) -> Result:
-    own = {entry.name: row[entry.name] for entry in fields(Candidate)}
+    own = {entry.name: row[entry.name] for entry in fields(Candidate) if entry.name != "fixed"}
+    own["fixed"] = row.get("fixed", False)  # which older files do not say
     rest = {entry.name: row[entry.name] for entry in fields(Result) if entry.name != "candidate"}
     return Result(Candidate(**own), **rest)

@@ -189,7 +189,7 @@ def _check_no_worse(name: str, unrounded: float, test: Split) -> None:
     if round(unrounded, 2) < best:
         raise ZooError(
             f"the published weights of {name} have {best:.2f} % of the clean images right and these "
-            f"{unrounded:.2f} %; nothing was replaced. Train on, or add --replace to publish them nonetheless."
+            f"{unrounded:.2f} %; nothing was replaced. Train on, or publish these nonetheless with --replace."
         )
 
 

@@ -91,6 +91,8 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
         ("--model benchnet_kw --certify --runtimes eager pt2", "--certify does nothing for eager, pt2; add"),
         ("--model benchnet_kw --quick --no-memory", "--quick has no use for --no-memory, which it implies"),
         ("--model benchnet_kw --quick --no-peers", "--quick has no use for --no-peers, which it implies"),
+        ("--model benchnet_kw --fixed-batch --runtimes eager", "--fixed-batch does nothing for eager, of no"),
+        ("--breakdown benchnet_kw --fixed-batch", "has no use for --fixed-batch"),
         ("--model benchnet_kw --cuda-graphs --runtimes aoti openvino", "does nothing for aoti, openvino"),
         ("--breakdown benchnet_condconv --lowerings auto timm", "leave the lowering timm out"),
     ],

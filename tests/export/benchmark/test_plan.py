@@ -53,6 +53,16 @@ def test_a_frozen_batch(lowering, frozen):
     assert dataclasses.replace(KW, lowering=lowering).frozen is frozen
 
 
+def test_artifacts_for_one_batch_size_each():
+    """Where there are artifacts; their twins are alike, as both would be deployed for that size."""
+    found = planned("benchnet_kw", batches=[3], runtimes=["onnx", "eager"], peers=True, fixed=True).candidates
+    assert {(each.where, each.frozen, each.twin.frozen) for each in found if each.lowering == "auto"} == {
+        ("onnx fixed", True, True),
+        ("eager", False, False),
+    }
+    assert not any(each.is_usual for each in found if each.runtime == "onnx")
+
+
 def test_labels_say_what_is_unusual():
     assert (KW.label, KW.where) == ("benchnet_kw", "eager")
     other = Candidate("benchnet_condconv", "eager", "cuda", "bf16", "timm")

@@ -35,6 +35,8 @@ def test_a_run_survives_its_file(make_run, tmp_path):
     assert read(path) == commanded
     # A line for each result, so that a diff of two files says which.
     assert sum(line.startswith('  {"model"') for line in path.read_text().splitlines()) == 4
+    older = rewritten(tmp_path, run, lambda record: [row.pop("fixed") for row in record["results"]])
+    assert read(older) == run
 
 
 @pytest.mark.parametrize(
