@@ -1,12 +1,18 @@
+import ctypes
+import gc
 import json
+import resource
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import export.torchscript
 from export._trials import BATCHES
-from export.base import runtime
+from export.base import ExportOptions, runtime
 from zoo.layers import FAMILIES
 
 SIZE = (3, 12, 10)
@@ -55,6 +61,21 @@ def test_a_fixed_batch(small, tmp_path, lowering, batch):
     model, path = small("dpk"), tmp_path / "net.pt"
     assert export.torchscript.export(model, path, lowering=lowering, batch=batch, input_size=SIZE).passed
     assert_agrees(path, model, batch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory as Linux tells it")
+def test_exported_models_are_let_go(tmp_path):
+    """torch.jit.freeze keeps what it traced itself until the process ends."""
+    kept = []
+    for _ in range(6):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2048, bias=False)).eval()
+        runtime("torchscript").export(model, tmp_path / "model.pt", ExportOptions(input_size=(3, 32, 32)))
+        size = 4 * model[1].weight.numel()  # 25 MB
+        del model
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        kept.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    assert kept[-1] - kept[1] < 2 * size, "four more exports"
 
 
 def test_arrays_that_torch_cannot_share_are_copied(exported):
