@@ -1,4 +1,4 @@
-"""Train a small network without batch norm; ``test_processes`` starts this once alone and once as a pair."""
+"""Train a small dynamic network without batch norm; ``test_processes`` starts this alone and as a pair."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from zoo.layers import DotProductConv2d, KernelWeightedConv2d
 from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import Split
 from zoo.training.loop import train
@@ -23,7 +24,14 @@ def main() -> None:
         assert download.exists(), "the first process has left the block"
     torch.manual_seed(0)
     # Batch norm would see each process's share alone, and rightly give other numbers.
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10))
+    model = nn.Sequential(
+        KernelWeightedConv2d(3, 8, 3, stride=4),
+        nn.ReLU(),
+        DotProductConv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 10),
+    )
     labels = torch.arange(64) % 10
     # The darker, the lower the label: a few updates learn that, whatever a machine rounds like.
     images = torch.randint(32, (64, 3, 32, 32)) + 22 * labels[:, None, None, None]
