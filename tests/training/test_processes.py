@@ -27,28 +27,10 @@ def launch(*words: str) -> str:
 @pytest.mark.slow
 def test_accelerate_launches_the_command(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    words = [
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    words += [
-        "-m",
-        "zoo.train",
-        "--model",
-        "mobilenetv3_small_100_dpk",
-        "--phases",
-        "16:2",
-        "--batch-size",
-        "4",
-    ]
-    words += ["--data", str(data), "--run-dir", str(run_dir), "--eval-every", "0"]
-    printed = launch("-m", "accelerate.commands.launch", *words)
+    launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
+    words = "--model mobilenetv3_small_100_dpk --phases 16:2 --batch-size 4 --eval-every 0".split()
+    places = ["--data", str(data), "--run-dir", str(run_dir)]
+    printed = launch(*launcher.split(), "--dynamo_backend", "no", "-m", "zoo.train", *words, *places)
     assert printed.count("epoch") == 2, "one process prints"
     progress = checkpoint.read_progress(run_dir)
     assert progress.finished
