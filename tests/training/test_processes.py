@@ -28,9 +28,11 @@ def launch(*words: str) -> str:
 def test_accelerate_launches_the_command(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
-    words = "--model mobilenetv3_small_100_dpk --phases 16:2 --batch-size 4 --eval-every 0".split()
-    places = ["--data", str(data), "--run-dir", str(run_dir)]
-    printed = launch(*launcher.split(), "--dynamo_backend", "no", "-m", "zoo.train", *words, *places)
+    launcher += " --dynamo_backend no"
+    words = (
+        f"--model mobilenetv3_small_100_dpk --phases 16:2 --batch-size 4 --data {data} --run-dir {run_dir}"
+    )
+    printed = launch(*f"{launcher} -m zoo.train {words}".split())
     assert printed.count("epoch") == 2, "one process prints"
     progress = checkpoint.read_progress(run_dir)
     assert progress.finished
