@@ -72,6 +72,29 @@ def test_learns(run: Run, tmp_path: Path, split: Split) -> None:
     assert lines[-1]["top1"] > 30
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device here")
+@pytest.mark.parametrize("model", ["testnet_static", "testnet_kw", "testnet_dpk"])
+def test_learns_on_cuda(
+    run: Run, recipe: Recipe, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """In bf16, as runs on CUDA are unless they say otherwise; the images are warped there."""
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    seen: set[str] = set()
+    draw = loop.warp
+
+    def noted(images: Tensor, *args: Any, **options: Any) -> Tensor:
+        seen.add(images.device.type)
+        return draw(images, *args, **options)
+
+    monkeypatch.setattr(loop, "warp", noted)
+    tensors = run(recipe={"model": model, "phases": ((16, 25),), "label_smoothing": 0.0}, test=split)
+    lines = read_log(tmp_path / "run")
+    assert seen == {"cuda"}
+    assert lines[-1]["loss"] < 0.75 * lines[0]["loss"]
+    assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
+
+
 def test_same_seed_same_weights(run: Run) -> None:
     first = run("a")
     assert same(first, run("b"))
