@@ -72,6 +72,17 @@ def test_learns(run: Run, tmp_path: Path, split: Split) -> None:
     assert lines[-1]["top1"] > 30
 
 
+def test_a_trained_model_computes_in_its_own_precision(recipe: Recipe, split: Split, tmp_path: Path) -> None:
+    model = zoo.create_model("testnet_dpk")
+    how = dataclasses.replace(recipe, model="testnet_dpk", amp="bf16", shared_epochs=3)
+    train(how, model, split, tmp_path)
+    seen: list[torch.dtype] = []
+    model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    model(torch.zeros(1, 3, 32, 32))
+    assert seen == [torch.float32]
+    assert {layer.shared_images for layer in zoo.layers.dynamic_layers(model)} == {1}
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device here")
 @pytest.mark.parametrize("model", ["testnet_static", "testnet_kw", "testnet_dpk"])

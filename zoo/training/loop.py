@@ -64,12 +64,15 @@ def train(
     if resume:
         run.resume()
     phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
-    while not run.progress.finished:
-        record = run.epoch()
-        due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
-        if test is not None and (due or run.progress.finished):
-            run.evaluate(record, test)
-        run.finish_epoch(record)
+    try:
+        while not run.progress.finished:
+            record = run.epoch()
+            due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
+            if test is not None and (due or run.progress.finished):
+                run.evaluate(record, test)
+            run.finish_epoch(record)
+    finally:
+        run.release()
     run.accelerator.end_training()
     return run.progress
 
@@ -149,6 +152,12 @@ class _Run:
         self.prepared = self.accelerator.prepare(self.model)
         if recipe.compile:
             self.prepared = compiled(self.prepared)
+
+    def release(self) -> None:
+        """Let the caller's model compute as before: in its own precision, and kernels for each image."""
+        self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        vars(self.model).pop("forward", None)  # the class's own, which accelerate puts in the instance
+        share_context(self.model, 1)
 
     def resume(self) -> None:
         """Load the checkpoint and forget what was logged after it."""

@@ -1,0 +1,180 @@
+"""What smaller factors save and cost: one network with layers of several sizes, trained alike, timed in turn.
+
+python docs/sizes.py --data ../shared/cifar10
+
+Writes sizes.json, which docs/performance.md shows. Needs ``pip install -e '.[train]'``. All networks are the
+static one with its spatial convolutions made dynamic, with random weights.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+import export.onnx
+import zoo
+from export.base import ExportOptions, Predict, runtime
+from export.lowering import chosen
+from export.parity import prepared
+from zoo import cli
+from zoo.catalog import complexity
+from zoo.errors import ZooError
+from zoo.layers import STATIC, fold
+from zoo.machine import cpu_model
+from zoo.training import memory
+from zoo.training.augment import Augmentation
+from zoo.training.checkpoint import FILE, load_weights
+from zoo.training.data import Split, first, load_cifar10
+from zoo.training.evaluate import place, top1
+from zoo.training.loop import train
+from zoo.training.publish import portable
+from zoo.training.recipe import Recipe
+
+Sizes = Mapping[str, Any]
+
+#: What is compared: families and sizes of theirs, each beside what is left at its default.
+COMPARED: tuple[tuple[str, Sizes], ...] = (
+    ("fgk", {"embedding_dim": 2}),
+    ("fgk", {"embedding_dim": 4}),
+    ("fgk", {"embedding_dim": 9}),
+    ("dpk", {"bank_size": 2}),
+    ("dpk", {"bank_size": 4}),
+    ("dpk", {"bank_size": 8}),
+    ("dpk", {"key_dim": 16}),
+    ("kw", {"vector_dim": 1}),
+    ("kw", {"vector_dim": 4}),
+    ("kwb", {"blocks": 1}),
+    ("kwb", {"blocks": 4}),
+    ("condconv", {"num_experts": 2}),
+    ("condconv", {"num_experts": 4}),
+)
+
+BATCHES = (1, 8)
+SIZE = (3, 32, 32)
+_ROUNDS = 15
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(words)
+    for name in ("images", "test_images", "epochs", "threads"):
+        if getattr(options, name) < 1:
+            raise ZooError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    if not options.out.is_dir():
+        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    static = zoo.models.check_name(f"{options.backbone}_{STATIC}")
+    memory.keep_freed_memory()
+    data = load_cifar10("train", options.data)
+    test = first(load_cifar10("test", options.data), options.test_images)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = []
+        for number, (family, sizes) in enumerate([(STATIC, {}), *COMPARED]):
+            model = network(static, family, sizes)
+            learn(model, recipe(static, options), data)
+            rows.append({"family": family, "sizes": dict(sizes), **figures(model, test)})
+            artifacts.append(Path(folder) / f"{number}.onnx")
+            export.onnx.export(model, artifacts[-1])
+            print(f"{family} {dict(sizes)}: {rows[-1]['top1']:.1f} % of {len(test):,} images", flush=True)
+        predicts = [runtime("onnx").load(path, threads=1) for path in artifacts]
+        for batch in BATCHES:
+            for row, tax in zip(rows, taxes(predicts, (batch, *SIZE)), strict=True):
+                row.setdefault("tax", {})[str(batch)] = round(tax, 3)
+    record = {
+        "model": options.backbone,
+        "recipe": recipe(static, options).to_dict(),
+        "test_images": len(test),
+        "cpu": cpu_model(),
+        "command": shlex.join(["python", "docs/sizes.py", *map(portable, words)]),
+        "rows": rows,
+    }
+    with cli.atomic_path(options.out / "sizes.json") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def recipe(static: str, options: argparse.Namespace) -> Recipe:
+    """Return how every network is trained: small images at first, kernels shared by a few for speed."""
+    return Recipe(
+        static,
+        phases=((16, options.epochs), (32, 1)),
+        shared_epochs=options.epochs + 1,
+        shared_images=16,
+        images_per_epoch=options.images,
+        augmentation=Augmentation(upright=0.5),
+        ema_decay=0.99,
+        amp=options.amp,
+        threads=options.threads,
+    )
+
+
+def network(static: str, family: str, sizes: Sizes) -> nn.Module:
+    """Return a static network, or its dynamic version with layers of some sizes, with random weights."""
+    torch.manual_seed(0)
+    model = timm.create_model(static)
+    return model if family == STATIC else zoo.dynamize(model, family, warm_start=False, **sizes)
+
+
+def learn(model: nn.Module, how: Recipe, data: Split) -> None:
+    """Train a network and give it its averaged weights, in place."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(how, model, data, Path(folder))
+        load_weights(model, Path(folder) / FILE)
+    model.eval()
+
+
+def figures(model: nn.Module, test: Split) -> dict[str, Any]:
+    """Return ``params`` that a network learns, ``macs`` for an image as deployed, and clean ``top1`` in %."""
+    way = ExportOptions(input_size=SIZE)
+    deployed = fold(prepared(model, chosen(runtime("onnx"), model, way)))
+    return {
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": complexity(deployed.to("meta"), SIZE).macs,
+        "top1": round(top1(place(model), test), 2),
+    }
+
+
+def taxes(predicts: Sequence[Predict], shape: tuple[int, ...]) -> list[float]:
+    """Return the time of each artifact over the first one's, the median over rounds that take all in turn."""
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    rounds = []
+    for _ in range(_ROUNDS + 1):
+        times = [min(_call(predict, images) for _ in range(3)) for predict in predicts]
+        rounds.append([time / times[0] for time in times])
+    return [statistics.median(ratios) for ratios in zip(*rounds[1:], strict=True)]
+
+
+def _call(predict: Predict, images: np.ndarray) -> float:
+    start = time.perf_counter()
+    predict(images)
+    return time.perf_counter() - start
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python docs/sizes.py", description=__doc__.splitlines()[0])
+    add: Any = parser.add_argument
+    add("--backbone", default="resnet10", metavar="NAME", help="default: resnet10")
+    add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
+    add("--images", type=int, default=5000, metavar="N", help="an epoch (default: 5000)")
+    add("--test-images", type=int, default=4000, metavar="N", help="default: 4000")
+    add("--epochs", type=int, default=4, metavar="N", help="at 16 px, before one at 32 (default: 4)")
+    add("--amp", choices=["bf16", "no"], default="no", help="precision of the training (default: no)")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads of the training (default: 1)")
+    add("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: beside this file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
