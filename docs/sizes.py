@@ -113,6 +113,7 @@ def recipe(static: str, options: argparse.Namespace) -> Recipe:
         shared_epochs=options.epochs + 1,
         shared_images=16,
         images_per_epoch=options.images,
+        batch_size=min(128, options.images),
         augmentation=Augmentation(upright=0.5),
         ema_decay=0.99,
         amp=options.amp,

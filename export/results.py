@@ -133,6 +133,35 @@ def transfer(root: Path) -> str:
     return f"{pages.markdown(header, 'lrr', lines)}\n\n{budget}"
 
 
+def sizes(root: Path) -> str:
+    """Return what layers of several sizes save and cost, as docs/sizes.py measured it."""
+    record = _record(root, "sizes")
+    how = record["recipe"]
+    batches = list(record["rows"][0]["tax"])
+    header = [
+        "family",
+        "size",
+        "parameters",
+        "multiplies an image",
+        *(f"tax, batch {batch}" for batch in batches),
+    ]
+    lines = []
+    for row in record["rows"]:
+        size = ", ".join(f"{name} {value}" for name, value in row["sizes"].items())
+        numbers = [f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.0f} M"]
+        taxes = [f"{row['tax'][batch]:.2f}" for batch in batches]
+        lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %"])
+    phases = " and ".join(
+        f"{epochs * how['images_per_epoch']:,} at {size} px" for size, epochs in how["phases"]
+    )
+    error = 100 * (0.25 / record["test_images"]) ** 0.5
+    budget = (
+        f"{record['model']}, {phases}, one seed, {record['test_images']:,} test images (standard error at "
+        f"most {error:.1f} points); onnxruntime, one thread of {record['cpu']}: `{record['command']}`"
+    )
+    return f"{pages.markdown([*header, 'clean top-1'], 'll' + 'r' * (len(header) - 1), lines)}\n\n{budget}"
+
+
 def spared(root: Path) -> str:
     """Return what docs/spared.py found of runs with other shares of unwarped images."""
     record = _record(root, "spared")

@@ -119,6 +119,30 @@ def test_transfer_shows_every_start_and_the_budget(tmp_path):
     )
 
 
+def test_sizes_show_what_each_saves_and_costs(tmp_path):
+    cost = {"params": 4_900_000, "macs": 253_400_000, "tax": {"1": 1.0, "8": 1.004}, "top1": 41.23}
+    record = {
+        "model": "resnet10",
+        "recipe": {"phases": [[16, 4], [32, 1]], "images_per_epoch": 5000},
+        "test_images": 2500,
+        "cpu": "a processor",
+        "command": "python docs/sizes.py",
+        "rows": [
+            {"family": "static", "sizes": {}, **cost},
+            {"family": "fgk", "sizes": {"embedding_dim": 2}, **cost},
+        ],
+    }
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/sizes.json").write_text(json.dumps(record))
+    table, _, budget = results.sizes(tmp_path).rpartition("\n\n")
+    shown = ["4.90 M", "253 M", "1.00", "1.00", "41.2 %"]
+    assert rows(table) == [["static", "", *shown], ["fgk", "embedding_dim 2", *shown]]
+    assert budget == (
+        "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed, 2,500 test images (standard error at most "
+        "1.0 points); onnxruntime, one thread of a processor: `python docs/sizes.py`"
+    )
+
+
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
     folder = tmp_path / "benchmarks"
     folder.mkdir()

@@ -1,0 +1,54 @@
+"""The comparison of docs/sizes.py: every row is a layer's own, and it runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES, dynamic_layers
+from zoo.pretrained import CIFAR10_CLASSES
+from zoo.training.data import Split
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+
+import sizes
+
+
+def split(count: int) -> Split:
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    return Split(images, torch.arange(count) % 10, CIFAR10_CLASSES, "made up", "0")
+
+
+@pytest.mark.parametrize(("family", "chosen"), sizes.COMPARED)
+def test_the_layers_have_the_sizes_compared(family: str, chosen: sizes.Sizes) -> None:
+    layers = dynamic_layers(sizes.network("resnet10_static", family, chosen))
+    assert {type(layer) for layer in layers} == {FAMILIES[family]}
+    for name, value in chosen.items():
+        assert {getattr(layer, name) for layer in layers} == {value}
+
+
+def test_every_default_is_compared() -> None:
+    for family in {family for family, _ in sizes.COMPARED}:
+        ours = [chosen for name, chosen in sizes.COMPARED if name == family]
+        assert any(chosen.items() <= FAMILIES[family].sizes.items() for chosen in ours)
+
+
+def test_it_trains_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "COMPARED", (("fgk", {"embedding_dim": 2}),))
+    monkeypatch.setattr(sizes, "load_cifar10", lambda name, folder: split(12))
+    words = ["--images", "6", "--epochs", "1", "--test-images", "4", "--data", "/machine/of/mine/cifar10"]
+    assert sizes.main([*words, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "sizes.json").read_text())
+    static, fgk = record["rows"]
+    assert static["family"] == "static"
+    assert static["tax"] == {"1": 1.0, "8": 1.0}
+    assert (fgk["family"], fgk["sizes"]) == ("fgk", {"embedding_dim": 2})
+    assert fgk["params"] < static["params"]
+    assert fgk["macs"] < static["macs"]
+    assert set(fgk["tax"]) == {"1", "8"}
+    assert "/machine" not in record["command"]
+    with pytest.raises(ZooError, match="--epochs is 0; it must be at least 1"):
+        sizes.main(["--epochs", "0", "--out", str(tmp_path)])
