@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     options = _parser().parse_args(argv)
     names = expand(options.model)
+    if options.only_curves and options.curves is None:
+        raise ZooError("--only-curves leaves the other figures out; say with --curves on how many images.")
     if options.checkpoint and len(names) != 1:
         raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
     for flag in ("batch_size", "draws", "curves"):
@@ -50,30 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     for name, model in zip(names, models, strict=True):
         known = (manifest_entry(name) or {}).get("figures") or {}
-        kept = not options.force and fewer_draws({"augmented_draws": options.draws}, known)
-        if wanted and whole and kept:  # said before it is measured, which can take an hour
-            print(
-                f"not recorded: the manifest has figures of {name} with {known['augmented_draws']} draws, "
-                f"more than --draws {options.draws}; give as many, or --force to replace them.",
-                flush=True,
-            )
-        found = figures(
-            place(model),
-            test,
-            _note(name, test, options.data_note),
-            draws=options.draws,
-            batch_size=options.batch_size,
-        )
-        rows.append((name, found))
-        if wanted and whole and not kept:
-            record_figures(name, with_unrounded(found, known))
+        note = _note(name, test, options.data_note)
+        if not options.only_curves:
+            kept = not options.force and fewer_draws({"augmented_draws": options.draws}, known)
+            if wanted and whole and kept:  # said before it is measured, which can take an hour
+                print(
+                    f"not recorded: the manifest has figures of {name} with {known['augmented_draws']} "
+                    f"draws, more than --draws {options.draws}; give as many, or --force to replace them.",
+                    flush=True,
+                )
+            found = figures(place(model), test, note, draws=options.draws, batch_size=options.batch_size)
+            rows.append((name, found))
+            if wanted and whole and not kept:
+                record_figures(name, with_unrounded(found, known))
         if options.curves is not None:
             part = first(test, options.curves)
             followed = invariance.curves(place(model), part, batch_size=options.batch_size)
             print(invariance.summary(name, followed), flush=True)
             if wanted and whole:
-                invariance.record(name, followed | {"data": part.describe(found["data"]["note"])})
-    print(table(rows))
+                invariance.record(name, followed | {"data": part.describe(note)})
+    if rows:
+        print(table(rows))
     if wanted and not whole:
         print(f"not recorded: {test.source} has {len(test):,} images, not {TEST_IMAGES:,}.")
     return 0
@@ -129,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGES",
         help="also follow so many images through rotations, zooms and shears",
     )
+    add("--only-curves", action="store_true", help="leave out what --curves does not ask for")
     add(
         "--batch-size",
         type=int,

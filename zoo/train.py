@@ -47,15 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_dir = Path(options.run_dir or Path("runs") / options.model)
     if options.publish or options.publish_only:
         check_folder()
-    elif options.replace:
-        raise ZooError("--replace says what is published; add --publish or --publish-only, or leave it out.")
+    elif options.replace or options.draws is not None:
+        flag = "--replace" if options.replace else "--draws"
+        raise ZooError(f"{flag} is about publishing; add --publish or --publish-only, or leave it out.")
+    if options.draws is not None and options.draws < 1:
+        raise ZooError(f"--draws is {options.draws}; it must be at least 1.")
     if options.publish_only:
         _check_publish_only(options, finished_run(run_dir).recipe)  # before the images are decoded
     else:
         _train(options, run_dir, shlex.join(["python", "-m", "zoo.train", *words]))
     if (options.publish or options.publish_only) and is_first_process():
         test = load_cifar10("test", options.data)
-        found = publish(run_dir, test, options.data_note, replace_better=options.replace)
+        found = publish(
+            run_dir, test, options.data_note, draws=options.draws or 1, replace_better=options.replace
+        )
         print(f"published: top-1 {found['top1']:.2f} %, on augmented images {found['top1_augmented']:.2f} %")
     return 0
 
@@ -64,7 +69,7 @@ def _check_publish_only(options: argparse.Namespace, recipe: Recipe) -> None:
     """Raise a :class:`ZooError` for options that a run which is over cannot follow."""
     if options.model not in (None, recipe.model):
         raise ZooError(f"the run is of {recipe.model}, not of {options.model}; leave --model out.")
-    kept = {"model", "run_dir", "data", "data_note", "publish", "publish_only", "replace"}
+    kept = {"model", "run_dir", "data", "data_note", "publish", "publish_only", "replace", "draws"}
     unset = _parser().parse_args([])
     for name, value in vars(options).items():
         if name not in kept and value != getattr(unset, name):
@@ -181,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--eval-every", type=int, metavar="N", help="in epochs; 0: never (default: after each phase)")
     add("--publish", action="store_true", help="when done, evaluate and store the weights")
     add("--publish-only", action="store_true", help="publish the finished run in --run-dir")
+    add(
+        "--draws", type=int, metavar="N", help="random warps of every image that is published on (default: 1)"
+    )
     add("--replace", action="store_true", help="publish even where the published weights do better")
 
     add("--recipe", metavar="NAME", help=f"start from one of {', '.join(recipes.names())}")

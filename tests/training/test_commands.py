@@ -72,6 +72,13 @@ def test_a_tag_is_no_part_of_the_key(zoo_train: Command, weights: Path, run_dir:
     assert evaluate.expand(["testnet_static.cifar10", "testnet_*"]) == ["testnet_static"]
 
 
+def test_publish_with_draws(zoo_train: Command, weights: Path) -> None:
+    assert zoo_train(*SHORT, "--publish", "--draws", "2") == 0
+    found = pretrained.read_manifest()["testnet_static"]["figures"]
+    assert found["augmented_draws"] == 2
+    assert found["top1_augmented_std"] >= 0
+
+
 def test_publish_only(zoo_train: Command, weights: Path) -> None:
     assert zoo_train(*SHORT) == 0
     assert not list(weights.iterdir())
@@ -86,7 +93,7 @@ def test_publish_only_follows_no_other_wish(zoo_train: Command, capsys: pytest.C
     assert zoo_train("--publish-only", "--lr", "0.5") == 2
     assert "--lr changes how a model is trained, and --publish-only trains none" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--replace") == 2
-    assert "--replace says what is published; add --publish" in capsys.readouterr().err
+    assert "--replace is about publishing; add --publish" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_is_not_published(

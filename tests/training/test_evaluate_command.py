@@ -41,6 +41,10 @@ def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.Mon
     assert cli.run(evaluate.main, [*words, "--no-write"]) == 0
     assert figures() == before
     assert invariance.read() == {}
+    only = ["--model", model, "--data", str(data), "--curves", "2", "--only-curves"]
+    assert cli.run(evaluate.main, only) == 0
+    assert figures() == before
+    assert invariance.read()["testnet_static"]["images"] == 2
     assert cli.run(evaluate.main, words) == 0
     assert figures()["top1"] == before["top1"]
     assert figures()["augmented_draws"] == 2
@@ -110,6 +114,7 @@ def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.Cap
         (("--model", "testnet_static", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
         (("--model", "testnet_static", "--draws", "0"), "--draws is 0; it must be at least 1"),
         (("--model", "testnet_static", "--curves", "0"), "--curves is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--only-curves"), "say with --curves on how many images"),
         (("--model", "testnet_static", "--checkpoint", "absent"), "no checkpoint at absent"),
         (
             ("--model", "testnet_static", "--checkpoint", "other"),

@@ -131,7 +131,7 @@ def check_folder() -> None:
 
 
 def publish(
-    run_dir: Path, test: Split, note: str | None = None, *, replace_better: bool = False
+    run_dir: Path, test: Split, note: str | None = None, *, draws: int = 1, replace_better: bool = False
 ) -> dict[str, Any]:
     """Evaluate the averaged weights of a finished run and store them in the weights folder.
 
@@ -141,6 +141,7 @@ def publish(
         run_dir: folder of the run.
         test: the images to evaluate on.
         note: what to say beside the source of ``test``; None repeats what was said of the training images.
+        draws: how many times every image is warped at random.
         replace_better: replace published weights even by some of a lower clean top-1.
 
     Returns:
@@ -161,7 +162,7 @@ def publish(
         _check_no_worse(recipe.model, unrounded, test)
     rounded = as_published(state)
     model.load_state_dict(rounded)
-    measured = figures(model, test, note or progress.facts["data"]["note"])
+    measured = figures(model, test, note or progress.facts["data"]["note"], draws=draws)
     measured["top1_fp32"] = round(unrounded, 2)
     known = _known_figures(recipe.model, rounded)
     if fewer_draws(measured, known):
