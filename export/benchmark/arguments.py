@@ -9,6 +9,7 @@ from export.base import INT8, TUNE
 from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
+from export.benchmark.measure import LEAST_ROUNDS
 from export.benchmark.subjects import TIMM
 from zoo.errors import ZooError
 
@@ -18,7 +19,10 @@ RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accur
 _NOT_OF_A_BREAKDOWN = (
     "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
     "cuda_graphs", "against", "seed", "fixed_batch",
+    "passes",
 )  # fmt: skip
+
+_PASSES = 3
 
 _OF_RENDERING = ("render", "output", "against")
 
@@ -58,6 +62,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name, value in (_QUICK if args.quick else _USUAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.passes is None:
+        args.passes = 1 if args.quick else max(1, min(_PASSES, args.rounds // LEAST_ROUNDS))
     if args.cuda_graphs and "cuda" not in args.devices:
         raise ZooError("--cuda-graphs is for CUDA; name it with --devices cuda, or leave the option out.")
     if args.runtimes is None:
@@ -106,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")
     add("--rounds", type=int, help="rounds of each batch size, at most (default: 40)")
     add("--seconds", type=float, help="after which a batch size begins no further round (default: 60)")
+    add("--passes", type=int, help=f"through all batch sizes, with a part of the rounds (default: {_PASSES})")
     add("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
     add("--quick", action="store_true", help="onnx on the CPU, batch 1 and 8, few rounds, no peers or memory")
     add("--no-peers", action="store_true", help="leave out what people run today")

@@ -72,7 +72,8 @@ def _write(run: Run, table: Sequence[render.Row], folder: Path) -> None:
 
 def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int:
     """Measure, print and write what the arguments ask for; ``command`` is what they were, for the record."""
-    effort = Effort(args.rounds, args.seconds, args.seed, memory=not args.quick and not args.no_memory)
+    wants_memory = not args.quick and not args.no_memory
+    effort = Effort(args.rounds, args.seconds, args.seed, wants_memory, args.passes)
     planned = plan(
         Wish(
             models=_models(args.models),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ class Result:
     file_bytes: int | None = None
     memory_bytes: int | None = None
     error: float = 0.0
+
+    def longer(self, own: Rounds, partner: Rounds) -> "Result":
+        """Return the same with further rounds of its own and of its twin, in seconds."""
+        return replace(
+            self,
+            rounds_ns=[*self.rounds_ns, *in_nanoseconds(own)],
+            twin_ns=[*self.twin_ns, *in_nanoseconds(partner)],
+        )
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -124,6 +132,11 @@ def read(path: Path) -> Run:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{path} is damaged ({type(error).__name__}: {error}); measure anew.") from None
     return run
+
+
+def in_nanoseconds(rounds: Rounds) -> list[list[int]]:
+    """Return rounds in seconds as the file has them."""
+    return [[round(call * 1e9) for call in calls] for calls in rounds]
 
 
 def _in_seconds(rounds_ns: Sequence[Sequence[int]]) -> Rounds:

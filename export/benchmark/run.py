@@ -1,11 +1,15 @@
-"""One run from plan to results: everything exported, then rounds over all that share a batch size."""
+"""One run from plan to results: everything exported, then rounds over all that share a batch size.
+
+What a shared machine does can last longer than the rounds of one batch size. So a run may go through all
+batch sizes several times, with a part of the rounds each time.
+"""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 from export._metadata import lowerings_of
@@ -14,7 +18,7 @@ from export.benchmark.layout import threads_of
 from export.benchmark.measure import LEAST_ROUNDS, Samples, calls_per_turn, interleave
 from export.benchmark.plan import Candidate, Plan
 from export.benchmark.prepare import Ready, Workshop, WrongResult, pinned
-from export.benchmark.results import Result, Run
+from export.benchmark.results import Result, Run, in_nanoseconds
 from zoo.errors import ZooError
 
 Say = Callable[[str], None]
@@ -29,18 +33,29 @@ class Effort:
         seconds: after which a group begins no further round.
         seed: of the orders within rounds.
         memory: whether to measure memory too.
+        passes: how many times the run goes through all groups; rounds and seconds are spread over them.
     """
 
     rounds: int = 40
     seconds: float = 60.0
     seed: int = 0
     memory: bool = True
+    passes: int = 1
 
     def __post_init__(self) -> None:
         if self.rounds < LEAST_ROUNDS:
             raise ZooError(f"{self.rounds} rounds say nothing about noise; give at least {LEAST_ROUNDS}.")
         if not 0 < self.seconds < math.inf:
             raise ZooError(f"{self.seconds:g} seconds are no time to measure in; give a number above 0.")
+        if not 1 <= self.passes <= self.rounds // LEAST_ROUNDS:
+            most = self.rounds // LEAST_ROUNDS
+            raise ZooError(
+                f"{self.rounds} rounds cannot be spread over {self.passes} passes; give 1 to {most}."
+            )
+
+    def rounds_of(self, number: int) -> int:
+        """Return how many rounds the pass of a number, counted from 0, has at most."""
+        return self.rounds // self.passes + (number < self.rounds % self.passes)
 
 
 class Benchmark:
@@ -65,6 +80,7 @@ class Benchmark:
         self.wrong = False
         self.notes = list(plan.notes)
         self._failed: set[Path] = set()
+        self._kept: dict[Candidate, Ready] = {}
 
     def run(self) -> Run:
         """Export, measure, and return the results.
@@ -74,10 +90,18 @@ class Benchmark:
         """
         facts = environment.environment()
         self._export()
-        results = []
-        for (threads, _), group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch)):
-            with pinned(threads):
-                results += self._measure(list(group))
+        groups = [
+            list(group) for _, group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch))
+        ]
+        found: dict[Candidate, Result] = {}
+        for number, group in product(range(self.effort.passes), groups):
+            with pinned(group[0].threads):
+                for ready, samples in self._measure(group, number):
+                    before = found.get(ready.candidate)
+                    found[ready.candidate] = (
+                        before.longer(*samples) if before else self._result(ready, samples)
+                    )
+        results = [found[candidate] for candidate in self.plan.candidates if candidate in found]
         if not results:
             raise ZooError(f"nothing could be measured: {self.notes[-1]}")
         facts["load_at_the_end"] = environment.load_average()
@@ -103,29 +127,36 @@ class Benchmark:
                 seconds = time.perf_counter() - start
                 self.say(f"  exported {number}/{len(needed)}  {what}  {seconds:.1f} s")
 
-    def _measure(self, group: list[Candidate]) -> list[Result]:
-        """Prepare the candidates of one batch size, time them in turn, and return what was seen."""
+    def _measure(self, group: list[Candidate], number: int) -> Iterator[tuple[Ready, Samples]]:
+        """Prepare the candidates of one batch size, time them in turn, and yield what was seen."""
         ready = [each for each in map(self._prepare, group) if each is not None]
         if not ready:
-            return []
+            return
         calls = [each.bound.call for each in ready]
         turns = [calls_per_turn(call) for call in calls]
         start = time.perf_counter()
         places = {each.candidate: place for place, each in enumerate(ready)}
         partners = [None if each.candidate.is_static else places.get(each.candidate.twin) for each in ready]
         effort = self.effort
-        samples = interleave(calls, turns, effort.rounds, partners, effort.seconds, effort.seed)
+        rounds, seconds = effort.rounds_of(number), effort.seconds / effort.passes
+        samples = interleave(calls, turns, rounds, partners, seconds, effort.seed + number)
+        turn = f", pass {number + 1} of {effort.passes}" if effort.passes > 1 else ""
         self.say(
-            f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}: "
+            f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}{turn}: "
             f"{len(ready)} candidates, {len(samples[0].own)} rounds, {time.perf_counter() - start:.0f} s"
         )
-        return [self._result(each, seen) for each, seen in zip(ready, samples, strict=True)]
+        yield from zip(ready, samples, strict=True)
 
     def _prepare(self, candidate: Candidate) -> Ready | None:
+        if candidate in self._kept:
+            return self._kept[candidate]
         if self.workshop.artifact(candidate) in self._failed:
             return None  # and the reason was said
         try:
-            return self.workshop.prepare(candidate)
+            ready = self.workshop.prepare(candidate)
+            if ready.path is None and self.effort.passes > 1:
+                self._kept[candidate] = ready  # files are loaded anew, but compiling may take minutes
+            return ready
         except (ZooError, WrongResult) as error:
             self._leave_out(f"{candidate.label} on {candidate.where}, batch {candidate.batch}", error)
             return None
@@ -145,8 +176,8 @@ class Benchmark:
             taken = memory.peak_memory(candidate.runtime, ready.path, self.workshop.setting(candidate))
         return Result(
             candidate,
-            rounds_ns=_in_nanoseconds(samples.own),
-            twin_ns=_in_nanoseconds(samples.partner),
+            rounds_ns=in_nanoseconds(samples.own),
+            twin_ns=in_nanoseconds(samples.partner),
             lowerings=dict(Counter(lowerings_of(deployed).values())),
             params=params,
             macs=macs,
@@ -156,7 +187,3 @@ class Benchmark:
             memory_bytes=taken,
             error=ready.error,
         )
-
-
-def _in_nanoseconds(rounds: list[list[float]]) -> list[list[int]]:
-    return [[round(call * 1e9) for call in calls] for calls in rounds]

@@ -98,6 +98,26 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
     assert len([line for line in lines if "measured batch" in line]) == 2
 
 
+def test_passes_spread_the_rounds(workshop, monkeypatch):
+    """Every batch size has its turn before the first one has another; what has no file is made once."""
+    made = []
+    prepare = workshop.prepare
+    monkeypatch.setattr(workshop, "prepare", lambda each: made.append(each) or prepare(each))
+    planned = plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
+    lines = []
+    effort = Effort(rounds=11, seconds=3600, memory=False, passes=2)
+    run = Benchmark(planned, workshop, effort, lines.append).run()
+    assert [result.candidate for result in run.results] == list(planned.candidates)
+    assert {len(result.rounds) for result in run.results} == {11}
+    assert {len(result.twin_ns) for result in run.results} == {0, 11}
+    assert {made.count(each) for each in planned.candidates if each.runtime == "eager"} == {1}
+    assert {made.count(each) for each in planned.candidates if each.runtime == "torchscript"} == {2}
+    passes = [line.split(":")[0].split("measured ")[1] for line in lines if "measured batch" in line]
+    assert passes == [
+        f"batch {batch} on 1 thread, pass {number} of 2" for number in (1, 2) for batch in (1, 2)
+    ]
+
+
 def test_what_is_wrong_is_left_out_and_remembered(workshop, monkeypatch):
     wrong(workshop.subjects, monkeypatch)
     benchmark = Benchmark(plan(Wish(["benchnet_kw"], ["eager"], batches=[2], peers=False)), workshop, FEW)
@@ -132,7 +152,12 @@ def test_nothing_measured_is_an_error(workshop, monkeypatch):
 
 @pytest.mark.parametrize(
     ("effort", "words"),
-    [({"rounds": 4}, "4 rounds say nothing about noise; give at least 5"), ({"seconds": 0.0}, "0 seconds")],
+    [
+        ({"rounds": 4}, "4 rounds say nothing about noise; give at least 5"),
+        ({"seconds": 0.0}, "0 seconds"),
+        ({"rounds": 14, "passes": 3}, "14 rounds cannot be spread over 3 passes; give 1 to 2"),
+        ({"passes": 0}, "over 0 passes"),
+    ],
 )
 def test_too_little_effort_is_refused(effort, words):
     with pytest.raises(ZooError, match=words):
