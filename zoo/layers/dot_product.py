@@ -98,16 +98,25 @@ class DotProductConv2d(DynamicConv2d):
         if self.bounded:
             keys, bank = keys[1:] - keys[:1], bank[1:] - bank[:1]
         static = self.out_queries[first:last].unsqueeze(1) * keys.unsqueeze(0) * self.key_dim**-0.5
+        # Runtimes are slow to add up a few numbers that lie side by side: where there is no long axis behind
+        # the kernels, the outputs go there meanwhile.
+        depthwise = self.groups == self.in_channels
+        axis = 1 if depthwise else 2
+        if depthwise:
+            static = static.transpose(0, 1)
         # The sample joins the shorter factor: a product with the static one on the right needs no copies.
         queries = static.flatten(0, 1) * self.reduce(context).tanh().unsqueeze(1)
-        logits = (queries @ self.in_queries.t()).unflatten(1, (-1, self.terms))
+        logits = queries @ self.in_queries.t()
+        logits = logits.unflatten(1, (self.terms, -1) if depthwise else (-1, self.terms))
         if self.bounded:
             shares = logits.exp()
-            shares = shares * (shares.sum(dim=2, keepdim=True) + 1).reciprocal()
+            shares = shares * (shares.sum(dim=axis, keepdim=True) + 1).reciprocal()
             # With whole shares the terms would add up to nearly minus the first kernel over all channels, and
             # what that and the first kernel leave of each other would have lost a digit.
-            return shares - 1 / self.bank_size, bank.unsqueeze(0)
-        return logits.softmax(dim=2), bank.unsqueeze(0)
+            mixing = shares - 1 / self.bank_size
+        else:
+            mixing = logits.softmax(dim=axis)
+        return mixing.transpose(1, 2) if depthwise else mixing, bank.unsqueeze(0)
 
     def kernel_apart(self) -> Tensor | None:
         """Return the mean of the bank where it is set apart."""
