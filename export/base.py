@@ -54,7 +54,7 @@ class ExportOptions:
 
     Args:
         lowering: how the dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
-            ``tune`` for the one of each layer that is measured to be the fastest here.
+            ``tune`` for those that are measured to be the fastest here.
         batch: the one batch size the artifact takes, or None for any.
         input_size: (channels, height, width) of one input; None means the model's own.
         opset: ONNX operator set; other formats ignore it.

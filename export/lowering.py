@@ -34,11 +34,16 @@ def chosen(
     """
     seconds = cost.rates(runtime.name)
     if options.lowering == TUNE:
-        others = {AUTO: _priced(model, options, seconds)} if seconds else {}
-        return tune(runtime, model, options, cache, say, threads, others)
+        usual = _priced(model, options, seconds) if seconds else _by_rule(model, options)
+        return tune(runtime, model, options, cache, say, threads, {AUTO: usual})
     if options.lowering != AUTO or seconds is None:
         return options.lowering
     return _priced(model, options, seconds)
+
+
+def _by_rule(model: nn.Module, options: ExportOptions) -> dict[str, str]:
+    """Return the lowering that every layer has where nobody knows prices."""
+    return {site.name: site.layer.auto_lowering() for site in sites(model, options)}
 
 
 def _priced(model: nn.Module, options: ExportOptions, seconds: cost.Work) -> dict[str, str]:

@@ -135,7 +135,7 @@ def export(
         path: the file to write; its certificate goes beside it, as ``<file name>.certificate.json``.
         opset: ONNX operator set.
         lowering: how dynamic convolutions are computed, one of ``zoo.layers.LOWERINGS``, ``auto``, or
-            ``tune`` for the fastest of each layer, measured alone on this CPU; the times go beside the file,
+            ``tune`` for those that are measured to be the fastest on this CPU; the times go beside the file,
             as ``<file name>.tuning.json``.
         batch: None for a dynamic batch axis, or the one batch size of the artifact.
         input_size: (channels, height, width); None takes it from the model's ``pretrained_cfg``.

@@ -151,9 +151,8 @@ def sizes(root: Path) -> str:
         numbers = [f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.0f} M"]
         taxes = [f"{row['tax'][batch]:.2f}" for batch in batches]
         lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %"])
-    phases = " and ".join(
-        f"{epochs * how['images_per_epoch']:,} at {size} px" for size, epochs in how["phases"]
-    )
+    an_epoch = how["images_per_epoch"] // how["batch_size"] * how["batch_size"]
+    phases = " and ".join(f"{epochs * an_epoch:,} at {size} px" for size, epochs in how["phases"])
     error = 100 * (0.25 / record["test_images"]) ** 0.5
     budget = (
         f"{record['model']}, {phases}, one seed, {record['test_images']:,} test images (standard error at "

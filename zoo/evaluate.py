@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = expand(options.model)
     if options.only_curves and options.curves is None:
         raise ZooError("--only-curves leaves the other figures out; say with --curves on how many images.")
+    if options.only_curves and (options.draws is not None or options.force):
+        flag = "--force" if options.draws is None else "--draws"
+        raise ZooError(f"{flag} is about the figures that --only-curves leaves out; leave one of them out.")
     if options.checkpoint and len(names) != 1:
         raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
     for flag in ("batch_size", "draws", "curves"):
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{missing[0]} has no trained weights yet; give a --checkpoint, "
             f"or train it with python -m zoo.train --model {missing[0]} --publish."
         )
+    draws = options.draws or DRAWS
     memory.keep_freed_memory()
     # All of them are built before the first is measured: a wrong name costs a second, not an hour.
     models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
@@ -54,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = (manifest_entry(name) or {}).get("figures") or {}
         note = _note(name, test, options.data_note)
         if not options.only_curves:
-            kept = not options.force and fewer_draws({"augmented_draws": options.draws}, known)
+            kept = not options.force and fewer_draws({"augmented_draws": draws}, known)
             if wanted and whole and kept:  # said before it is measured, which can take an hour
                 print(
                     f"not recorded: the manifest has figures of {name} with {known['augmented_draws']} "
-                    f"draws, more than --draws {options.draws}; give as many, or --force to replace them.",
+                    f"draws, more than --draws {draws}; give as many, or --force to replace them.",
                     flush=True,
                 )
-            found = figures(place(model), test, note, draws=options.draws, batch_size=options.batch_size)
+            found = figures(place(model), test, note, draws=draws, batch_size=options.batch_size)
             rows.append((name, found))
             if wanted and whole and not kept:
                 record_figures(name, with_unrounded(found, known))
@@ -118,7 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--draws",
         type=int,
-        default=DRAWS,
         metavar="N",
         help=f"random warps of every image (default: {DRAWS})",
     )

@@ -112,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", default=[1], **numbers, help="threads of an operator (default: 1)")
     add("--rounds", type=int, help="rounds of each batch size, at most (default: 40)")
     add("--seconds", type=float, help="after which a batch size begins no further round (default: 60)")
-    add("--passes", type=int, help=f"through all batch sizes, with a part of the rounds (default: {_PASSES})")
+    add(
+        "--passes",
+        type=int,
+        help=f"through all batch sizes, with a part of the rounds (default: up to {_PASSES})",
+    )
     add("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
     add("--quick", action="store_true", help="onnx on the CPU, batch 1 and 8, few rounds, no peers or memory")
     add("--no-peers", action="store_true", help="leave out what people run today")

@@ -187,6 +187,7 @@ def _record(row: Row) -> dict[str, Any]:
     return {
         "model": candidate.model,
         "lowering": candidate.lowering,
+        "fixed": candidate.fixed,
         "runtime": candidate.runtime,
         "device": candidate.device,
         "dtype": candidate.dtype,

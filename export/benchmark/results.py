@@ -47,7 +47,13 @@ class Result:
     error: float = 0.0
 
     def longer(self, own: Rounds, partner: Rounds) -> "Result":
-        """Return the same with further rounds of its own and of its twin, in seconds."""
+        """Return the same with further rounds of its own and of its twin, in seconds.
+
+        Without rounds of the twin, which may have failed meanwhile, there is nothing to compare with: they
+        are left out.
+        """
+        if bool(partner) != bool(self.twin_ns):
+            return self
         return replace(
             self,
             rounds_ns=[*self.rounds_ns, *in_nanoseconds(own)],

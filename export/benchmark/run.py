@@ -14,6 +14,7 @@ from pathlib import Path
 
 from export._metadata import lowerings_of
 from export.benchmark import environment, memory
+from export.benchmark.engines import ENGINES
 from export.benchmark.layout import threads_of
 from export.benchmark.measure import LEAST_ROUNDS, Samples, calls_per_turn, interleave
 from export.benchmark.plan import Candidate, Plan
@@ -30,7 +31,7 @@ class Effort:
 
     Attributes:
         rounds: of every group of candidates that share threads and batch size, at most.
-        seconds: after which a group begins no further round.
+        seconds: after which a group begins no further round, once it has the least of each pass.
         seed: of the orders within rounds.
         memory: whether to measure memory too.
         passes: how many times the run goes through all groups; rounds and seconds are spread over them.
@@ -80,6 +81,7 @@ class Benchmark:
         self.wrong = False
         self.notes = list(plan.notes)
         self._failed: set[Path] = set()
+        self._left_out: set[Candidate] = set()
         self._kept: dict[Candidate, Ready] = {}
 
     def run(self) -> Run:
@@ -150,14 +152,15 @@ class Benchmark:
     def _prepare(self, candidate: Candidate) -> Ready | None:
         if candidate in self._kept:
             return self._kept[candidate]
-        if self.workshop.artifact(candidate) in self._failed:
+        if candidate in self._left_out or self.workshop.artifact(candidate) in self._failed:
             return None  # and the reason was said
         try:
             ready = self.workshop.prepare(candidate)
-            if ready.path is None and self.effort.passes > 1:
-                self._kept[candidate] = ready  # files are loaded anew, but compiling may take minutes
+            if ready.path is None and ENGINES[candidate.runtime].slow:
+                self._kept[candidate] = ready  # for the next pass: what compiles takes minutes
             return ready
         except (ZooError, WrongResult) as error:
+            self._left_out.add(candidate)
             self._leave_out(f"{candidate.label} on {candidate.where}, batch {candidate.batch}", error)
             return None
 

@@ -114,6 +114,10 @@ def test_figures_of_a_few_images_are_not_recorded(data: Path, capsys: pytest.Cap
         (("--model", "testnet_static", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
         (("--model", "testnet_static", "--draws", "0"), "--draws is 0; it must be at least 1"),
         (("--model", "testnet_static", "--curves", "0"), "--curves is 0; it must be at least 1"),
+        (
+            ("--model", "testnet_static", "--only-curves", "--curves", "9", "--draws", "2"),
+            "--draws is about the figures that --only-curves leaves out",
+        ),
         (("--model", "testnet_static", "--only-curves"), "say with --curves on how many images"),
         (("--model", "testnet_static", "--checkpoint", "absent"), "no checkpoint at absent"),
         (

@@ -76,6 +76,7 @@ def test_a_trained_model_computes_in_its_own_precision(recipe: Recipe, split: Sp
     model = zoo.create_model("testnet_dpk")
     how = dataclasses.replace(recipe, model="testnet_dpk", amp="bf16", shared_epochs=3)
     train(how, model, split, tmp_path)
+    assert "forward" not in vars(model)
     seen: list[torch.dtype] = []
     model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     model(torch.zeros(1, 3, 32, 32))

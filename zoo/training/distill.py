@@ -39,9 +39,16 @@ class Teacher:
         classes = getattr(teacher, "num_classes", None), getattr(student, "num_classes", None)
         if classes[0] != classes[1]:
             raise ZooError(f"the teacher tells {classes[0]} classes apart and the model {classes[1]}.")
-        for kept, modules in zip((self._theirs, self._own), ends, strict=True):
-            for stage, module in enumerate(modules):
-                module.register_forward_hook(_keep(kept, stage))
+        self._hooks = [
+            module.register_forward_hook(_keep(kept, stage))
+            for kept, modules in zip((self._theirs, self._own), ends, strict=True)
+            for stage, module in enumerate(modules)
+        ]
+
+    def release(self) -> None:
+        """Stop watching the two models."""
+        for hook in self._hooks:
+            hook.remove()
 
     def losses(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distillation and the attention loss of a batch that the student has just seen.

@@ -61,10 +61,10 @@ def train(
         ZooError: the recipe does not fit the data or the processes, or training diverged.
     """
     run = _Run(recipe, model, data, run_dir, Progress(recipe, facts=facts or {}))
-    if resume:
-        run.resume()
     phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
     try:
+        if resume:
+            run.resume()
         while not run.progress.finished:
             record = run.epoch()
             due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
@@ -148,15 +148,20 @@ class _Run:
         )
         # After the averaged copy is made: that one needs no teacher.
         self.teacher = None if recipe.teacher is None else Teacher(self.load_teacher(), self.model)
+        self.own_forward = {name: value for name, value in vars(model).items() if name == "forward"}
         # The optimizer is left as it is: bf16 needs no loss scaling, and gradients are never accumulated.
         self.prepared = self.accelerator.prepare(self.model)
         if recipe.compile:
             self.prepared = compiled(self.prepared)
 
     def release(self) -> None:
-        """Let the caller's model compute as before: in its own precision, and kernels for each image."""
+        """Let the caller's model compute as before: in its own precision, for each image, unwatched."""
         self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
-        vars(self.model).pop("forward", None)  # the class's own, which accelerate puts in the instance
+        # accelerate leaves a forward in the instance.
+        vars(self.model).pop("forward", None)
+        vars(self.model).update(self.own_forward)
+        if self.teacher is not None:
+            self.teacher.release()
         share_context(self.model, 1)
 
     def resume(self) -> None:

@@ -190,7 +190,7 @@ def _check_no_worse(name: str, unrounded: float, test: Split) -> None:
     if round(unrounded, 2) < best:
         raise ZooError(
             f"the published weights of {name} have {best:.2f} % of the clean images right and these "
-            f"{unrounded:.2f} %; nothing was replaced. Train on, or publish these nonetheless with --replace."
+            f"{unrounded:.2f} %; nothing was replaced. --publish-only --replace publishes them nonetheless."
         )
 
 

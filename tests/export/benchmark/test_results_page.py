@@ -123,7 +123,7 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
     cost = {"params": 4_900_000, "macs": 253_400_000, "tax": {"1": 1.0, "8": 1.004}, "top1": 41.23}
     record = {
         "model": "resnet10",
-        "recipe": {"phases": [[16, 4], [32, 1]], "images_per_epoch": 5000},
+        "recipe": {"phases": [[16, 4], [32, 1]], "images_per_epoch": 5001, "batch_size": 50},
         "test_images": 2500,
         "cpu": "a processor",
         "command": "python docs/sizes.py",

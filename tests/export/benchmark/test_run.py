@@ -5,6 +5,7 @@ import getpass
 import json
 import platform
 import sys
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -100,6 +101,7 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
 
 def test_passes_spread_the_rounds(workshop, monkeypatch):
     """Every batch size has its turn before the first one has another; what has no file is made once."""
+    monkeypatch.setattr(type(ENGINES["eager"]), "slow", True)
     made = []
     prepare = workshop.prepare
     monkeypatch.setattr(workshop, "prepare", lambda each: made.append(each) or prepare(each))
@@ -116,6 +118,30 @@ def test_passes_spread_the_rounds(workshop, monkeypatch):
     assert passes == [
         f"batch {batch} on 1 thread, pass {number} of 2" for number in (1, 2) for batch in (1, 2)
     ]
+
+
+@pytest.mark.parametrize("failing", ["benchnet_kw", "benchnet_static"])
+def test_what_fails_in_a_later_pass_keeps_what_was_measured(workshop, monkeypatch, failing):
+    calls = Counter()
+    prepare = workshop.prepare
+
+    def fails_later(each):
+        calls[each.model] += 1
+        if each.model == failing and calls[each.model] > 1:
+            raise ZooError("out of memory.")
+        return prepare(each)
+
+    monkeypatch.setattr(workshop, "prepare", fails_later)
+    planned = plan(Wish(["benchnet_kw"], ["torchscript"], batches=[2], peers=False))
+    run = Benchmark(planned, workshop, Effort(15, 3600, memory=False, passes=3)).run()
+    rounds = {result.candidate.model: (len(result.rounds), len(result.twin_ns)) for result in run.results}
+    static, kw = (15, 0), (5, 5)
+    assert rounds == {
+        "benchnet_static": (5, 0) if failing == "benchnet_static" else static,
+        "benchnet_kw": kw,
+    }
+    assert calls[failing] == 2, "it is not tried again"
+    assert run.notes == (f"skipped {failing} on torchscript, batch 2: out of memory.",)
 
 
 def test_what_is_wrong_is_left_out_and_remembered(workshop, monkeypatch):
