@@ -230,6 +230,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "runtimes": pages.runtimes,
         "goals": pages.goals,
         "parts": pages.parts,
+        "sizes": results.sizes,
         "choices": pages.choices,
         "training": pages.training,
     },
