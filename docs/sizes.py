@@ -9,11 +9,10 @@ static one with its spatial convolutions made dynamic, with random weights.
 import argparse
 import json
 import shlex
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from torch import nn
 import export.onnx
 import zoo
 from export.base import ExportOptions, Predict, runtime
+from export.benchmark.measure import calls_per_turn, interleave
+from export.benchmark.statistics import paired_ratio
 from export.lowering import chosen
 from export.parity import prepared
 from zoo import cli
@@ -148,19 +149,12 @@ def figures(model: nn.Module, test: Split) -> dict[str, Any]:
 
 
 def taxes(predicts: Sequence[Predict], shape: tuple[int, ...]) -> list[float]:
-    """Return the time of each artifact over the first one's, the median over rounds that take all in turn."""
+    """Return the time of each artifact over the first one's right beside it, the median over rounds."""
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    rounds = []
-    for _ in range(_ROUNDS + 1):
-        times = [min(_call(predict, images) for _ in range(3)) for predict in predicts]
-        rounds.append([time / times[0] for time in times])
-    return [statistics.median(ratios) for ratios in zip(*rounds[1:], strict=True)]
-
-
-def _call(predict: Predict, images: np.ndarray) -> float:
-    start = time.perf_counter()
-    predict(images)
-    return time.perf_counter() - start
+    calls = [partial(predict, images) for predict in predicts]
+    turns = [calls_per_turn(call) for call in calls]
+    _, *others = interleave(calls, turns, _ROUNDS, [None, *[0] * (len(calls) - 1)])
+    return [1.0, *(paired_ratio(seen.own, seen.partner).value for seen in others)]
 
 
 def _parser() -> argparse.ArgumentParser:

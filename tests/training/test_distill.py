@@ -39,6 +39,14 @@ def test_attention_by_hand() -> None:
     assert attention_loss(own, spread) == pytest.approx((1 - 0.5) ** 2 + 3 * 0.25)
 
 
+def test_a_released_student_is_watched_no_more() -> None:
+    student = zoo.create_model("testnet_kw")
+    both = Teacher(zoo.create_model("testnet_static"), student)
+    assert any(module._forward_hooks for module in student.modules())
+    both.release()
+    assert not any(module._forward_hooks for module in (*student.modules(), *both.model.modules()))
+
+
 def test_the_opinion_is_hintons() -> None:
     student, teacher = zoo.create_model("testnet_kw"), zoo.create_model("testnet_static")
     both = Teacher(teacher, student.train(), temperature=3.0)
