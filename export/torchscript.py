@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export import _cli, _flow
+from export import _cli, _flow, _script_sizes
 from export.base import ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
 from export.parity import to_tensor
@@ -43,14 +43,19 @@ class TorchScript(Runtime):
         return None
 
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
-        """Trace ``model`` and write it frozen to ``path``."""
-        with _quiet(), torch.no_grad():
+        """Trace ``model`` and write it frozen to ``path``.
+
+        A trace notes of every convolution whether it may use TF32, and keeps to it wherever it runs.
+        """
+        with _quiet(), torch.no_grad(), no_tf32():
             try:
                 # The certificate checks the trace, on more than the traced input.
                 traced = torch.jit.trace(model, options.example(), check_trace=False)
             except RuntimeError as error:
                 raise ZooError(f"torch.jit.trace cannot express the model: {first_line(error)}") from error
-            _save(torch.jit.freeze(_own(traced)), path)
+            frozen = torch.jit.freeze(_own(traced))
+            _script_sizes.simplify(frozen.graph)
+            _save(frozen, path)
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""

@@ -17,7 +17,7 @@ from zoo.pretrained import manifest_entry, record_figures
 from zoo.training import invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import Split, first, load_cifar10
-from zoo.training.evaluate import BATCH_SIZE, fewer_draws, figures, place, table, with_unrounded
+from zoo.training.evaluate import BATCH_SIZES, fewer_draws, figures, place, table, with_unrounded
 
 TEST_IMAGES = 10_000
 
@@ -135,9 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--batch-size",
         type=int,
-        default=BATCH_SIZE,
         metavar="N",
-        help=f"images a forward pass (default: {BATCH_SIZE})",
+        help=f"images a forward pass (default: {BATCH_SIZES['cpu']}, on a GPU {BATCH_SIZES['cuda']})",
     )
     writing = parser.add_mutually_exclusive_group()
     writing.add_argument("--no-write", action="store_true", help="leave the manifest as it is")

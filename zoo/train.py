@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError("nothing to train: give --model, or --run-dir with --resume or --publish-only.")
     if options.eval_every is not None and options.eval_every < 0:
         raise ZooError(f"--eval-every is {options.eval_every}; it must be at least 0.")
+    if options.save_every < 1:
+        raise ZooError(f"--save-every is {options.save_every}; it must be at least 1.")
     if options.model:
         options.model = zoo.models.check_name(options.model)
     if options.teacher:
@@ -92,6 +94,8 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         raise ZooError(
             f"the teacher {recipe.teacher} has no trained weights yet; train and publish it first."
         )
+    # A run has few shapes of images, and many updates to make up for the search.
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
     if start and not options.resume:
@@ -112,6 +116,7 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         run_dir,
         test=test,
         eval_every=options.eval_every or None,
+        save_every=options.save_every,
         resume=options.resume,
         # A resumed run keeps those it was started with; the file of its warm start may be gone.
         facts=None if options.resume else facts(data, options.data_note, command, recipe),
@@ -184,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--run-dir", metavar="DIR", help="folder of the run (default: runs/NAME)")
     add("--resume", action="store_true", help="go on from the checkpoint in --run-dir")
     add("--eval-every", type=int, metavar="N", help="in epochs; 0: never (default: after each phase)")
+    add(
+        "--save-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="in epochs: how often a checkpoint is written (default: 1)",
+    )
     add("--publish", action="store_true", help="when done, evaluate and store the weights")
     add("--publish-only", action="store_true", help="publish the finished run in --run-dir")
     add(

@@ -34,6 +34,9 @@ class KernelWeightedConv2d(DynamicConv2d):
     sample_factor = "mixing"
     identity_basis = True
     no_weight_decay_names = ("vectors",)
+    # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
+    # hundredths, gates that start at 1/2 would stay there.
+    lr_scales: ClassVar[dict[str, float]] = {"vectors": 5.0}
     sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 4}
     vector_dim: int
 

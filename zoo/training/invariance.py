@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.pretrained import read_manifest, weights_dir
 from zoo.training.augment import inverse_affine
 from zoo.training.data import Split
-from zoo.training.evaluate import BATCH_SIZE, calibration_error, probabilities
+from zoo.training.evaluate import calibration_error, probabilities
 
 FILE = "evaluation.json"
 
@@ -32,13 +32,13 @@ NEUTRAL: dict[str, float] = {"rotation": 0, "scale": 1.0, "shear": 0}
 """By transformation, the step that leaves an image as it is."""
 
 
-def curves(model: nn.Module, split: Split, *, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
+def curves(model: nn.Module, split: Split, *, batch_size: int | None = None) -> dict[str, Any]:
     """Measure a classifier along every transformation of :data:`STEPS`.
 
     Args:
         model: a classifier.
         split: the images.
-        batch_size: images a forward pass.
+        batch_size: see :func:`zoo.training.evaluate.probabilities`.
 
     Returns:
         ``images``, their number; ``top1`` in percent and ``unchanged``, the percentage of images whose

@@ -36,6 +36,7 @@ def train(
     *,
     test: Split | None = None,
     eval_every: int | None = None,
+    save_every: int = 1,
     resume: bool = False,
     facts: dict[str, Any] | None = None,
 ) -> Progress:
@@ -48,9 +49,11 @@ def train(
         recipe: what to run.
         model: a classifier of (N, 3, S, S) into the classes of ``data``.
         data: images to learn from.
-        run_dir: an existing folder; receives ``checkpoint.safetensors`` after every epoch and ``log.jsonl``.
+        run_dir: an existing folder; receives ``checkpoint.safetensors`` and ``log.jsonl``.
         test: images for the averaged weights to be evaluated on, clean at full size; None skips it.
         eval_every: evaluate after every so many epochs; None means at the end of each phase.
+        save_every: write the checkpoint and draw the learning curve after every so many epochs, and at the
+            end. A GPU can take less time for an epoch than the disk for a checkpoint.
         resume: go on from the checkpoint in ``run_dir``.
         facts: kept in the checkpoint, for the weights manifest.
 
@@ -70,7 +73,7 @@ def train(
             due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
             if test is not None and (due or run.progress.finished):
                 run.evaluate(record, test)
-            run.finish_epoch(record)
+            run.finish_epoch(record, save=record["epoch"] % save_every == 0 or run.progress.finished)
     finally:
         run.release()
     run.accelerator.end_training()
@@ -253,12 +256,13 @@ class _Run:
         if self.accelerator.is_main_process:
             record["top1"] = round(top1(self.ema.module, test), 2)
 
-    def finish_epoch(self, record: dict[str, Any]) -> None:
-        """Log the epoch and write the checkpoint."""
+    def finish_epoch(self, record: dict[str, Any], save: bool) -> None:
+        """Log the epoch, and if told to write the checkpoint and draw the log."""
         if not self.accelerator.is_main_process:
             return
         # The log goes first: a run killed in between repeats the epoch, and resuming drops the extra line.
         log.append(self.run_dir, record)
-        checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
-        log.draw(self.run_dir)
+        if save:
+            checkpoint.save(self.run_dir, self.progress, self.model, self.ema.module, self.optimizer)
+            log.draw(self.run_dir)
         print(log.summary(record, len(self.recipe.sizes)), flush=True)

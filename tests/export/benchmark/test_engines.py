@@ -1,10 +1,15 @@
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
 from export.base import RUNTIMES
+from export.benchmark import networks
 from export.benchmark.engine import FileEngine, Setting
 from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.networks import Compiled
@@ -133,6 +138,21 @@ def test_every_format_of_the_exporter_is_an_engine():
 def test_reasons_name_what_there_is_instead():
     assert refusal("openvino", "cuda", "fp32") == "it has no cuda, only cpu"
     assert refusal("onnx", "cpu", "bf16") == "there is no bf16 for it yet"
+
+
+def test_a_recorded_graph_keeps_what_it_reads(monkeypatch):
+    """Its network and images lie in memory that others would be given otherwise."""
+    for name in ("Stream", "current_stream", "CUDAGraph", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, **options: contextlib.nullcontext())
+    network, images = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+    call = networks._recorded(network, images)
+    read = weakref.ref(network), weakref.ref(images)
+    del network, images
+    gc.collect()
+    assert call().shape == (1, 2)
+    assert None not in [each() for each in read]
 
 
 @pytest.mark.cuda
