@@ -7,6 +7,7 @@ Rules for a runtime file:
 3. What cannot work here is said by ``available``, in words: nothing is installed, nothing falls back.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import math
@@ -209,10 +210,14 @@ def first_line(error: BaseException) -> str:
 
 
 def installed(package: str) -> str | None:
-    """Return the version of an installed distribution, or of its GPU build, or None."""
+    """Return the version of an installed distribution, or of its GPU build, or None.
+
+    Where both are installed they share a module, whose own version then tells which one is used.
+    """
+    found: list[str] = []
     for name in (package, f"{package}-gpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(importlib.metadata.version(name))
+    if len(found) > 1:
+        return importlib.import_module(package).__version__
+    return found[0] if found else None

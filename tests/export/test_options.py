@@ -1,7 +1,9 @@
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 import export
@@ -56,6 +58,23 @@ def test_every_row_is_a_whole_runtime(name):
     assert made.available("cpu") is None
     assert all(installed(package) for package in made.packages)
     assert "npu" in (made.available("npu") or "")
+
+
+def test_where_two_distributions_share_a_module_its_own_version_counts(monkeypatch):
+    """Only the one that Python finds first is used, whatever is installed beside it."""
+    versions = {"onnxruntime": "1.0", "onnxruntime-gpu": "2.0", "timm": "3.0"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert installed("timm") == "3.0"
+    assert installed("openvino") is None
+    assert installed("onnxruntime") == onnxruntime.__version__
+    del versions["onnxruntime"]
+    assert installed("onnxruntime") == "2.0"
 
 
 def test_suffixes_are_distinct():

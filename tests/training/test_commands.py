@@ -125,6 +125,7 @@ def test_an_unfinished_run_is_not_published(
         (("--model", "testnet_static.imagenet"), "unknown tag 'imagenet' of testnet_static"),
         (("--model", "testnet_static", "--phases", "16x4"), "'16x4' is not a phase; write SIZE:EPOCHS"),
         (("--model", "testnet_static", "--epochs", "0"), "--epochs is 0; it must be at least 1"),
+        (("--model", "testnet_static", "--save-every", "0"), "--save-every is 0; it must be at least 1"),
         (("--model", "testnet_static", "--attention", "2"), "--attention says how to learn from a teacher"),
         (
             ("--model", "testnet_static", "--teacher", "testnet_kw", "--data", "absent"),

@@ -1,9 +1,11 @@
 import dataclasses
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from zoo.training import evaluate
 from zoo.training.augment import Augmentation, normalise
 from zoo.training.data import Split
 from zoo.training.evaluate import (
@@ -38,6 +40,21 @@ def test_counts_right_answers(split: Split) -> None:
     assert top1(model, split) == 100
     assert top1(model, wrong, batch_size=7) == 75
     assert model.training, "the mode is put back"
+
+
+def test_a_forward_pass_takes_as_many_images_as_suit_the_device(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(_Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    monkeypatch.setitem(evaluate.BATCH_SIZES, "cpu", 48)
+    for asked, wanted in ((None, [48, 16]), (40, [40, 24])):
+        seen: list[int] = []
+        probabilities(Counting(), split, batch_size=asked)
+        assert seen == wanted
 
 
 def test_figures(split: Split) -> None:

@@ -107,6 +107,43 @@ def test_learns_on_cuda(
     assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
 
 
+def test_checkpoints_are_written_as_often_as_asked_and_at_the_end(
+    run: Run, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = checkpoint.save
+
+    def noted(run_dir: Path, progress: checkpoint.Progress, *rest: Any) -> None:
+        saved.append(progress.epoch)
+        save(run_dir, progress, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    five = {"phases": ((16, 5),)}
+    run(recipe=five, save_every=2)
+    assert saved == [2, 4, 5]
+    assert [line["epoch"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4, 5]
+
+
+def test_what_was_logged_after_the_last_checkpoint_is_done_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    five = {"phases": ((16, 5),)}
+    whole = run("whole", recipe=five)
+    append = log.append
+
+    def killed(run_dir: Path, record: dict[str, Any]) -> None:
+        append(run_dir, record)
+        if record["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("cut", recipe=five, save_every=2)
+    assert same(whole, run("cut", recipe=five, save_every=2, resume=True))
+    assert [line["epoch"] for line in read_log(tmp_path / "cut")] == [1, 2, 3, 4, 5]
+
+
 def test_same_seed_same_weights(run: Run) -> None:
     first = run("a")
     assert same(first, run("b"))

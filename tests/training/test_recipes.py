@@ -17,10 +17,13 @@ from zoo.training.recipe import Recipe
 #: Families whose models are finished from the base of their static twin.
 HOLDERS = {name for name, layer in FAMILIES.items() if layer.holds_static()}
 
+#: Recipes of bases, and those that finish from them.
+PAIRS = [("cpu", "finish"), ("gpu", "gpu_finish")]
+
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_stands_for_every_model_that_has_a_use_for_it(name: str) -> None:
-    models = [each for each in list_models() if name != "cpu" or split_name(each)[1] not in HOLDERS]
+    models = [each for each in list_models() if name not in dict(PAIRS) or split_name(each)[1] not in HOLDERS]
     assert "resnet18_dpk" in models
     for model in models:
         found = recipes.named(name, model)
@@ -50,32 +53,35 @@ def test_all_families_are_finished_alike() -> None:
     }
 
 
-def test_a_base_sees_the_images_that_it_is_finished_with() -> None:
+@pytest.mark.parametrize(("own", "end"), PAIRS)
+def test_a_base_sees_the_images_that_it_is_finished_with(own: str, end: str) -> None:
     for model in ("resnet18_static", "resnet18_se", "resnet18_dpk"):
-        base, finish = recipes.named("cpu", model), recipes.named("finish", model)
+        base, finish = recipes.named(own, model), recipes.named(end, model)
         assert base.augmentation == finish.augmentation
         assert base.phases[-1][0] == finish.phases[-1][0] == 32
 
 
-def test_only_a_family_without_room_for_static_kernels_starts_its_base_from_another() -> None:
-    starts = {name: recipes.named("cpu", f"resnet18_{name}").warm_start for name in ("static", "se", "dpk")}
+@pytest.mark.parametrize("own", dict(PAIRS))
+def test_only_a_family_without_room_for_static_kernels_starts_its_base_from_another(own: str) -> None:
+    starts = {name: recipes.named(own, f"resnet18_{name}").warm_start for name in ("static", "se", "dpk")}
     assert starts.pop("dpk") == "runs/resnet18_static_base/checkpoint.safetensors"
     assert set(starts.values()) == {None}
 
 
+@pytest.mark.parametrize(("own", "end"), PAIRS)
 @pytest.mark.parametrize("family", sorted(HOLDERS))
-def test_a_base_that_nothing_is_finished_from_is_refused(family: str) -> None:
+def test_a_base_that_nothing_is_finished_from_is_refused(family: str, own: str, end: str) -> None:
     model, base = f"resnet18_{family}", "runs/resnet18_static_base"
-    with pytest.raises(
-        ZooError, match=rf"starts {model} from the base of its static twin resnet18_static, .* run python"
-    ) as caught:
-        recipes.named("cpu", model)
+    words = rf"recipe {end} starts {model} from the base of its static twin resnet18_static, .* run python"
+    with pytest.raises(ZooError, match=words) as caught:
+        recipes.named(own, model)
     # What it says to run makes the file that the model is then finished from.
-    words = str(caught.value).partition("python -m zoo.train ")[2].removesuffix(" instead.").split()
-    options = train._parser().parse_args(words)
+    told = str(caught.value).partition("python -m zoo.train ")[2].removesuffix(" instead.").split()
+    options = train._parser().parse_args(told)
     assert train._recipe(options, Path(options.run_dir)).model == "resnet18_static"
+    assert options.recipe == own
     assert options.run_dir == base
-    assert recipes.named("finish", model).warm_start == f"{base}/{checkpoint.FILE}"
+    assert recipes.named(end, model).warm_start == f"{base}/{checkpoint.FILE}"
 
 
 def test_the_command_line_has_the_last_word(tmp_path) -> None:
@@ -83,7 +89,7 @@ def test_the_command_line_has_the_last_word(tmp_path) -> None:
         "--model",
         "resnet10_kw",
         "--recipe",
-        "gpu",
+        "gpu_finish",
         "--phases",
         "16:2",
         "--upright",
@@ -94,13 +100,13 @@ def test_the_command_line_has_the_last_word(tmp_path) -> None:
         "0.5",
     ]
     given = train._recipe(train._parser().parse_args(words), tmp_path)
-    own = recipes.named("gpu", "resnet10_kw")
+    own = recipes.named("gpu_finish", "resnet10_kw")
     assert given.augmentation == replace(own.augmentation, upright=0.5, turned=0.25)
     assert (given.phases, given.lr, given.augmentation.upright) == (((16, 2),), 0.5, 0.5)
     assert (given.batch_size, given.ema_decay) == (own.batch_size, own.ema_decay)
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    known = "cpu, finish, gpu"
+    known = "cpu, finish, gpu, gpu_finish"
     with pytest.raises(ZooError, match=rf"there is no recipe 'gpus'; there are {known}\. Did you mean gpu"):
         recipes.named("gpus", "resnet18_kw")

@@ -32,19 +32,31 @@ def recipe(model: str) -> Recipe:
     Raises:
         ZooError: the model is finished from the base of its static twin, so it needs none of its own.
     """
+    check_use(model, "cpu", "finish")
     backbone, family = split_name(model)
     upright = Augmentation(upright=0.5)
-    if _shares_base(family):
-        twin = f"{backbone}_{STATIC}"
-        raise ZooError(
-            f"the recipe finish starts {model} from the base of its static twin {twin}, not from its own; "
-            f"run python -m zoo.train --recipe cpu --model {twin} --run-dir runs/{twin}_base instead."
-        )
     if family in FAMILIES:
         start = base(f"{backbone}_{STATIC}")
         phases = ((24, 6), (32, 14))
         return Recipe(model, phases=phases, shared_epochs=15, warm_start=start, augmentation=upright)
     return Recipe(model, phases=((16, 12), (24, 9), (32, 21)), augmentation=upright)
+
+
+def check_use(model: str, own: str, end: str) -> None:
+    """Raise a :class:`ZooError` for a model that is finished from the base of its static twin.
+
+    Args:
+        model: its name.
+        own: the recipe that would make a base.
+        end: the recipe that finishes from one.
+    """
+    backbone, family = split_name(model)
+    if _shares_base(family):
+        twin = f"{backbone}_{STATIC}"
+        raise ZooError(
+            f"the recipe {end} starts {model} from the base of its static twin {twin}, not from its own; "
+            f"run python -m zoo.train --recipe {own} --model {twin} --run-dir runs/{twin}_base instead."
+        )
 
 
 def base(model: str) -> str:

@@ -3,28 +3,33 @@
 python -m zoo.train --recipe gpu --model resnet18_static --run-dir runs/resnet18_static_base
 python -m zoo.train --recipe gpu_finish --model resnet18_kw --publish
 
-The whole data set lies on the device and is warped there, in bf16.
+The whole data set lies on the device and is warped there, in bf16. What to expect of the clean test images,
+seen on one H200 with other trainings beside: resnet18_static has 86.6 % after 60 epochs of some 3 seconds,
+resnet18_dpk 73.6 % after 34. The static base had 86.1 % ten epochs into the full size and went on to learn
+its own images alone: for more, it lacks regularisation rather than epochs.
 """
 
-import dataclasses
-
+from zoo.catalog import split_name
+from zoo.layers import FAMILIES, STATIC
 from zoo.training.augment import Augmentation
 from zoo.training.recipe import Recipe
 from zoo.training.recipes import cpu
 
 
 def recipe(model: str) -> Recipe:
-    """Return 70 epochs in two sizes, or 40 from the twin's base where its kernels cannot be held.
+    """Return 60 epochs in two sizes, or 34 from the twin's base where its kernels cannot be held.
 
     Raises:
         ZooError: the model is finished from the base of its static twin, so it needs none of its own.
     """
-    small = cpu.recipe(model)
-    own = small.warm_start is not None
-    return dataclasses.replace(
-        small,
-        phases=((32, 40),) if own else ((24, 30), (32, 40)),
-        shared_epochs=32 if own else 0,
+    cpu.check_use(model, "gpu", "gpu_finish")
+    backbone, family = split_name(model)
+    dynamic = family in FAMILIES
+    return Recipe(
+        model,
+        phases=((32, 34),) if dynamic else ((24, 30), (32, 30)),
+        shared_epochs=30 if dynamic else 0,
+        warm_start=cpu.base(f"{backbone}_{STATIC}") if dynamic else None,
         augmentation=Augmentation(upright=0.33),
         batch_size=256,
         weight_decay=0.15,

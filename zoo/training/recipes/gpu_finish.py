@@ -1,6 +1,9 @@
 """The end of training on a GPU, from a base of the recipe ``gpu``: alike for a family and its twin.
 
 python -m zoo.train --recipe gpu_finish --model resnet18_kw --publish
+
+What to expect of the clean test images: 86.6 to 86.8 % of resnet18_static, kw and kwb; of fgk, which can hold
+the base's kernels only nearly, 86.1 %. The weights of static, kwb and fgk are from it.
 """
 
 from zoo.training.augment import Augmentation
@@ -9,10 +12,10 @@ from zoo.training.recipes import cpu
 
 
 def recipe(model: str) -> Recipe:
-    """Return 10 epochs at full size."""
+    """Return 5 epochs at full size."""
     return Recipe(
         model,
-        phases=((32, 10),),
+        phases=((32, 5),),
         warm_start=cpu.base(model),
         augmentation=Augmentation(upright=0.33),
         batch_size=256,
