@@ -232,6 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--warmup", type=float, metavar="SHARE", help="share of all updates, 0 to 1")
     add("--anneal", type=float, metavar="SHARE", help="share of all updates in which layers anneal, 0 to 1")
     add("--label-smoothing", type=float, metavar="SHARE")
+    add("--mixup", type=float, metavar="ALPHA", help="blend images of a batch; 0: none")
+    add("--cutmix", type=float, metavar="ALPHA", help="put a box of one image into another; 0: none")
     add("--clip-grad", type=float, metavar="NORM")
     add("--ema-decay", type=float, metavar="DECAY")
     add("--seed", type=int)

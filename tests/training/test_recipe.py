@@ -51,6 +51,8 @@ def test_a_word_that_is_no_phase(word: str) -> None:
         ("weight_decay", -1.0),
         ("weight_decay", float("inf")),
         ("clip_grad", 0.0),
+        ("mixup", -0.1),
+        ("cutmix", float("inf")),
         ("seed", -1),
         ("seed", 2**31),
         ("shared_epochs", -1),
@@ -72,8 +74,8 @@ def test_images_that_share_kernels_in_no_epoch() -> None:
 @pytest.mark.parametrize("place", ["recipe", "augmentation"])
 def test_a_recipe_of_another_version(place: str) -> None:
     values = Recipe("m").to_dict()
-    (values if place == "recipe" else values["augmentation"])["cutmix"] = 0.5
-    with pytest.raises(ZooError, match="the recipe says cutmix, which this version of the zoo does not know"):
+    (values if place == "recipe" else values["augmentation"])["jitter"] = 0.5
+    with pytest.raises(ZooError, match="the recipe says jitter, which this version of the zoo does not know"):
         Recipe.from_dict(values)
 
 

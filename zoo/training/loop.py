@@ -24,6 +24,7 @@ from zoo.training.compiling import compiled, explained
 from zoo.training.data import Split
 from zoo.training.distill import Teacher
 from zoo.training.evaluate import top1
+from zoo.training.mix import make_mix
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
@@ -128,6 +129,7 @@ class _Run:
         device = self.accelerator.device
         # The whole set fits: 150 MB as bytes. So a batch is an index, and no worker process copies images.
         self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.mix = make_mix(recipe, len(data.classes))
         set_training_lowering(model, recipe.lowering)
         if recipe.compile and recipe.anneal and any(map(anneals, dynamic_layers(model))):
             raise ZooError(
@@ -187,7 +189,7 @@ class _Run:
         """Train for one epoch and return what to log about it."""
         recipe, done = self.recipe, self.progress
         size = recipe.sizes[done.epoch]
-        # Dropout, where a model has it, draws from the global generator.
+        # Dropout and mixing, where a run has them, draw from the global generator.
         torch.manual_seed(recipe.seed * 1_000_003 + done.epoch + self.rank)
         self.prepared.train()
         share_context(self.model, recipe.images_a_kernel(done.epoch))
@@ -227,11 +229,12 @@ class _Run:
         self.schedule.step_update(step)
         anneal(self.model, min(1.0, step / self.annealed) if self.annealed else 1.0)
         rows = rows.to(self.images.device)
-        inputs = warp(self.images[rows], maps, size).contiguous(memory_format=self.memory_format)
-        labels = self.labels[rows]
+        inputs, labels = warp(self.images[rows], maps, size), self.labels[rows]
+        inputs, targets = (inputs, labels) if self.mix is None else self.mix(inputs, labels)
+        inputs = inputs.contiguous(memory_format=self.memory_format)
         with explained(self.recipe.model):
             logits = self.prepared(inputs)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
             if self.teacher is not None:
                 with self.accelerator.autocast():
                     opinion, attention = self.teacher.losses(inputs, logits)

@@ -29,6 +29,8 @@ class Recipe:
         warmup: share of all updates spent warming up, 0 to 1.
         anneal: share of all updates over which layers anneal (:func:`zoo.layers.anneal`), 0 to 1.
         label_smoothing: 0 to 1.
+        mixup: alpha of MixUp, by which two images of a batch are blended (:mod:`zoo.training.mix`); 0: none.
+        cutmix: alpha of CutMix, by which one gets a box of another, likewise; with both, each batch has one.
         clip_grad: largest norm of the gradient; None leaves it alone.
         ema_decay: final decay of the averaged weights, which are the ones published.
         seed: seeds the initial weights, the order of the images and their augmentation.
@@ -64,6 +66,8 @@ class Recipe:
     warmup: float = 0.05
     anneal: float = 0.1
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
     clip_grad: float | None = 1.0
     ema_decay: float = 0.999
     seed: int = 0
@@ -95,6 +99,8 @@ class Recipe:
         for name in ("warmup", "anneal", "label_smoothing", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0")
+        for name in ("mixup", "cutmix"):
+            check(0 <= getattr(self, name) < math.inf, name, "at least 0")
         check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
         check(0 <= self.distillation <= 1, "distillation", "from 0 to 1")
         check(math.isfinite(self.attention) and self.attention >= 0, "attention", "at least 0")
