@@ -55,15 +55,18 @@ def probabilities(
     batch_size = batch_size or BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
     was_training = model.training
     model.eval()
-    found: list[Tensor] = []
+    # One tensor for all: small ones that stay between the large ones that go would tear the memory to pieces.
+    found = torch.empty(0)
     for start in progress_bar(range(0, len(split), batch_size), desc=title, unit=" batches"):
         rows = slice(start, start + batch_size)
         images = split.images[rows].to(device)
         inputs = normalise(images) if maps is None else warp(images, maps[rows])
         logits = model(inputs.contiguous(memory_format=torch.channels_last))
-        found.append(logits.float().softmax(dim=1).cpu())
+        if not start:
+            found = torch.empty(len(split), logits.shape[1])
+        found[rows] = logits.float().softmax(dim=1).cpu()
     model.train(was_training)
-    return torch.cat(found)
+    return found
 
 
 def figures(
