@@ -5,8 +5,8 @@ python -m zoo.train --recipe finish --model resnet18_kw --compile --publish    #
 
 Half of the images are upright, as in the base. What to expect: the weights of mobilenetv3_small_100, but
 those of dpk, are from it and from a base of 50 epochs. static, kw, condconv and dyconv have 79.4 to 79.5 % of
-the clean test images, fgk, which can hold the base's kernels only nearly, 75.8 %. Those of resnet18 had 100
-updates, from a base of 36 epochs: static, kw and kwb have 81.7 to 82.0 %.
+the clean test images, fgk, which can hold the base's kernels only nearly, 75.8 %. On resnet18, from a base of
+36 epochs, static, kw and kwb had 81.7 to 82.0 % after 100 updates.
 """
 
 from zoo.training.augment import Augmentation
