@@ -28,13 +28,13 @@ def simplify(graph: Any) -> None:
     """Compute sizes with whole numbers, and leave out slices that take everything.
 
     Args:
-        graph: a ``torch._C.Graph`` of tensor code without blocks; changed in place. What is not understood
-            stays as it is.
+        graph: a ``torch._C.Graph`` in which no view of a whole tensor changes its shape in place; changed in
+            place itself. What is not understood stays as it is, and so do nodes in blocks.
     """
     sizes: dict[str, Any] = {}  # tensors of one number, by their names in the graph, and their numbers
     for node in list(graph.nodes()):
         kind, inputs = node.kind(), list(node.inputs())
-        if kind == "prim::NumToTensor":
+        if kind == "prim::NumToTensor" and inputs[0].type().kind() == "IntType":
             sizes[node.output().debugName()] = inputs[0]
         elif kind == "prim::Constant" and (number := _whole_number(node)) is not None:
             sizes[node.output().debugName()] = _constant(graph, node, number)

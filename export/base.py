@@ -212,7 +212,7 @@ def first_line(error: BaseException) -> str:
 def installed(package: str) -> str | None:
     """Return the version of an installed distribution, or of its GPU build, or None.
 
-    Where both are installed they share a module, whose own version then tells which one is used.
+    Where both are installed they share a module, whose own version then counts.
     """
     found: list[str] = []
     for name in (package, f"{package}-gpu"):

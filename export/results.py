@@ -74,13 +74,15 @@ def against_twin(root: Path) -> str:
                 mine and its and (curve_mean(mine, figure, "rotation"), curve_mean(its, figure, "rotation"))
             )
             pairs.append(both or None)
-        ratios = [params[name] / params[twin_of(name)], _seconds(entry) / _seconds(twin)]
+        # Hours of a GPU and of a processor do not compare.
+        together = entry["device"] == twin["device"]
         row, _ = latency.get(name, (None, ""))
         lines.append(
             [
                 f"`{name}`",
                 *(f"{pair[0] - pair[1]:+.1f}" if pair else "" for pair in pairs),
-                *(f"{ratio:.2f}x" for ratio in ratios),
+                f"{params[name] / params[twin_of(name)]:.2f}x",
+                f"{_seconds(entry) / _seconds(twin):.2f}x" if together else "",
                 f"{row.tax.value:.2f}x" if row and row.tax else "",
             ]
         )

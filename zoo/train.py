@@ -1,7 +1,7 @@
 """Train a model of the zoo on augmented CIFAR-10.
 
 python -m zoo.train --model resnet18_dpk --epochs 30
-python -m zoo.train --model resnet18_dpk --recipe gpu --publish
+python -m zoo.train --model resnet18_kw --recipe gpu_finish --publish
 python -m zoo.train --model resnet18_kw --phases 16:20 32:5 --warm-start weights/resnet18_static.safetensors
 accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
 """

@@ -15,7 +15,7 @@ AUGMENTED_SEED = 0
 
 #: Images a forward pass, by device. Kernels made for each of them take memory: 10 MB an image in one layer of
 #: resnet18.
-BATCH_SIZES = {"cpu": 50, "cuda": 500}
+BATCH_SIZES = {"cpu": 50, "cuda": 200}
 
 #: Bins of confidence that :func:`calibration_error` sorts predictions into.
 BINS = 15
@@ -52,7 +52,8 @@ def probabilities(
         title: shown beside the progress bar.
     """
     device = next(model.parameters()).device
-    batch_size = batch_size or BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
+    if batch_size is None:
+        batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
     was_training = model.training
     model.eval()
     # One tensor for all: small ones that stay between the large ones that go would tear the memory to pieces.
