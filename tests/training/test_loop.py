@@ -144,6 +144,13 @@ def test_what_was_logged_after_the_last_checkpoint_is_done_again(
     assert [line["epoch"] for line in read_log(tmp_path / "cut")] == [1, 2, 3, 4, 5]
 
 
+def test_a_new_run_forgets_what_was_logged_before_the_first_checkpoint(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / log.FILE).write_text('{"epoch": 1, "loss": 9.0, "train_top1": 1.0, "size": 16}\n')
+    run()
+    assert [line["epoch"] for line in read_log(tmp_path / "run")] == [1, 2, 3]
+
+
 def test_same_seed_same_weights(run: Run) -> None:
     first = run("a")
     assert same(first, run("b"))

@@ -69,6 +69,8 @@ def train(
     try:
         if resume:
             run.resume()
+        elif run.accelerator.is_main_process:
+            log.cut(run_dir, 0)  # of a run that ended before its first checkpoint
         while not run.progress.finished:
             record = run.epoch()
             due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
