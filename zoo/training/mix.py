@@ -15,8 +15,9 @@ def make_mix(recipe: Recipe, classes: int) -> Mix | None:
     """Return what mixes the batches of a recipe; None where it mixes none.
 
     MixUp (https://arxiv.org/abs/1710.09412) blends two images, CutMix (https://arxiv.org/abs/1905.04899)
-    puts a box of one into the other. Where a recipe has both, each batch has one of them by the toss of a coin. All
-    randomness is torch's global generator's. Processes that train together mix each its own share of a batch.
+    puts a box of one into the other. Where a recipe has both, each batch has one of them by the toss of a
+    coin. All randomness is torch's global generator's. Processes that train together mix each its own share
+    of a batch.
 
     Args:
         recipe: what to run.
