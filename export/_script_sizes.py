@@ -1,8 +1,7 @@
 """Sizes in TorchScript graphs as the whole numbers they are.
 
-A trace computes with sizes as tensors of one number each. That is slow, and on CUDA wrong to do: constants
-go to the device with the rest of a module, so that every size would wait for it, and no CUDA graph could be
-recorded.
+A trace computes with sizes as tensors of one number each. That is slow, and slower on CUDA: constants go
+to the device with the rest of a module, so that every size waits for it, and no CUDA graph can be recorded.
 """
 
 from typing import Any

@@ -219,5 +219,6 @@ def installed(package: str) -> str | None:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(importlib.metadata.version(name))
     if len(found) > 1:
-        return importlib.import_module(package).__version__
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(package).__version__
     return found[0] if found else None

@@ -94,8 +94,6 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         raise ZooError(
             f"the teacher {recipe.teacher} has no trained weights yet; train and publish it first."
         )
-    # A run has few shapes of images, and many updates to make up for the search.
-    torch.backends.cudnn.benchmark = True
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
     if start and not options.resume:

@@ -61,7 +61,7 @@ def test_every_row_is_a_whole_runtime(name):
 
 
 def test_where_two_distributions_share_a_module_its_own_version_counts(monkeypatch):
-    """Only the one that Python finds first is used, whatever is installed beside it."""
+    """The two need not be in one folder, nor of one version."""
     versions = {"onnxruntime": "1.0", "onnxruntime-gpu": "2.0", "timm": "3.0"}
 
     def version(name):

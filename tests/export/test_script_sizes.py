@@ -59,8 +59,20 @@ def test_the_result_is_the_same_at_other_sizes(shape):
 
 def test_slices_that_take_everything_go():
     module = frozen(Sizes())
+    assert kinds(module.graph).count("aten::slice") > 2
     _script_sizes.simplify(module.graph)
     assert kinds(module.graph).count("aten::slice") == 2
+
+
+def test_a_fraction_is_no_size():
+    graph = torch._C.parse_ir("""
+        graph(%x : float):
+          %number : Tensor = prim::NumToTensor(%x)
+          %sum : Tensor = aten::mul(%number, %number)
+          %whole : int = aten::Int(%sum)
+          return (%whole)""")
+    _script_sizes.simplify(graph)
+    assert torch._C._create_function_from_graph("run", graph)(1.5) == 2
 
 
 def test_what_is_not_a_size_stays():

@@ -151,6 +151,21 @@ def test_a_new_run_forgets_what_was_logged_before_the_first_checkpoint(run: Run,
     assert [line["epoch"] for line in read_log(tmp_path / "run")] == [1, 2, 3]
 
 
+def test_cudnn_searches_in_training_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    update = loop._Run.update
+
+    def noted(self: loop._Run, *args: Any) -> Tensor:
+        seen.append(torch.backends.cudnn.benchmark)
+        return update(self, *args)
+
+    monkeypatch.setattr(loop._Run, "update", noted)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    run()
+    assert set(seen) == {True}
+    assert torch.backends.cudnn.benchmark is False
+
+
 def test_same_seed_same_weights(run: Run) -> None:
     first = run("a")
     assert same(first, run("b"))

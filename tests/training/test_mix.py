@@ -1,6 +1,7 @@
 """Mixed batches: what torchvision makes of them reaches the loss, the same for the same seed."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,33 @@ def test_a_resumed_run_mixes_as_an_uninterrupted_one(
             train_once(recipe, split, tmp_path / "cut")
     resumed = train_once(recipe, split, tmp_path / "cut", resume=True)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_mixed_image_counts_as_what_most_of_it_is(
+    recipe: Recipe, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch becomes nine tenths of its neighbours; nothing is learned in one update."""
+
+    def neighbours(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        own = F.one_hot(labels, 10)
+        return images, 0.1 * own + 0.9 * own.roll(1, 0)
+
+    class Clear(torch.nn.Module):
+        """Answers with the neighbour of the label that the brightness of an image tells."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            label = ((((x.amin(dim=(1, 2, 3)) / 2 + 0.5) * 255) + 0.5) / 20).long().clamp(0, 9)
+            return self.scale * F.one_hot(label.roll(1, 0), 10).float()
+
+    monkeypatch.setattr(loop, "make_mix", lambda recipe, classes: neighbours)
+    still = dataclasses.replace(recipe.augmentation, upright=1.0, crop_padding=0, hflip=False)
+    recipe = dataclasses.replace(recipe, phases=((32, 1),), augmentation=still)
+    train(recipe, Clear(), split, tmp_path)
+    assert json.loads((tmp_path / log.FILE).read_text())["train_top1"] == 100
 
 
 def test_the_loss_is_of_the_mixed_labels(

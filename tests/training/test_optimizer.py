@@ -63,6 +63,14 @@ def test_what_dpk_attends_with_learns_faster() -> None:
     assert lr_scales(zoo.create_model("mobilenetv3_small_100_static")) == {}
 
 
+@pytest.mark.parametrize("family", ["kw", "kwb"])
+def test_what_gates_are_made_with_learns_faster(family: str) -> None:
+    """Kernels are some hundredths; gates that start at 1/2 would stay there at their rate."""
+    scales = lr_scales(zoo.create_model(f"resnet10_{family}"))
+    assert {name.rpartition(".")[2] for name in scales} == {"vectors"}
+    assert min(scales.values()) > 1
+
+
 def test_exemption_of_a_bare_layer() -> None:
     layer = _Layer()
     groups = make_optimizer(Recipe("m", weight_decay=0.1), layer).param_groups

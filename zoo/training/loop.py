@@ -1,8 +1,10 @@
 """The training loop: one command, one process or many, stopped and resumed at will."""
 
+import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ def train(
     """Train ``model`` in place and leave its checkpoint and log in ``run_dir``.
 
     Started through ``accelerate launch`` or ``torchrun``, every process takes its share of each batch; the
-    batch size, and so the result up to rounding and batch statistics, does not depend on their number.
+    batch size, and so the result up to rounding and batch statistics, does not depend on their number. MixUp
+    and CutMix, where a recipe has them, mix each share by itself.
 
     Args:
         recipe: what to run.
@@ -71,12 +74,14 @@ def train(
             run.resume()
         elif run.accelerator.is_main_process:
             log.cut(run_dir, 0)  # of a run that ended before its first checkpoint
-        while not run.progress.finished:
-            record = run.epoch()
-            due = record["epoch"] in phase_ends if eval_every is None else record["epoch"] % eval_every == 0
-            if test is not None and (due or run.progress.finished):
-                run.evaluate(record, test)
-            run.finish_epoch(record, save=record["epoch"] % save_every == 0 or run.progress.finished)
+        with searched_convolutions():
+            while not run.progress.finished:
+                record = run.epoch()
+                number = record["epoch"]
+                due = number in phase_ends if eval_every is None else number % eval_every == 0
+                if test is not None and (due or run.progress.finished):
+                    run.evaluate(record, test)
+                run.finish_epoch(record, save=number % save_every == 0 or run.progress.finished)
     finally:
         run.release()
     run.accelerator.end_training()
@@ -101,6 +106,17 @@ def set_training_lowering(model: nn.Module, name: str) -> None:
         set_lowering(model, {path: layer.training_lowering() for path, layer in layers.items()})
     else:
         set_lowering(model, name)
+
+
+@contextlib.contextmanager
+def searched_convolutions() -> Iterator[None]:
+    """Let cuDNN time its ways to convolve: training has few shapes of images, and many updates of each."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
@@ -248,7 +264,8 @@ class _Run:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
         self.ema.update(self.model, step=step + 1)
-        return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
+        answers = targets if targets.ndim == 1 else targets.argmax(1)  # of a mixed image the larger share's
+        return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == answers).sum()])
 
     @property
     def lr(self) -> float:

@@ -15,6 +15,8 @@ from zoo.training.augment import Augmentation
 class Recipe:
     """The hyper-parameters of a run; two runs of the same recipe on the same data agree.
 
+    On CUDA they agree up to what cuDNN takes for the fastest way to convolve.
+
     Attributes:
         model: name in timm's registry.
         phases: (image side in pixels, epochs) in order; small images first make early epochs cheap.

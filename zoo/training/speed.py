@@ -35,7 +35,7 @@ from zoo.machine import commit, cpu_model
 from zoo.training import log, memory
 from zoo.training.augment import Augmentation, warp
 from zoo.training.compiling import compiled, explained
-from zoo.training.loop import memory_format, precision, set_training_lowering
+from zoo.training.loop import memory_format, precision, searched_convolutions, set_training_lowering
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
@@ -259,11 +259,12 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
     twins = {each: _twin(each) for each in candidates}
     steps = {each: Step(each, device) for each in (*twins.values(), *candidates)}
     taken: dict[Candidate, list[float]] = {each: [] for each in steps}
-    for number in range(rounds + 1):
-        for each, step in steps.items():
-            seconds = step()
-            if number:
-                taken[each].append(seconds)
+    with searched_convolutions():
+        for number in range(rounds + 1):
+            for each, step in steps.items():
+                seconds = step()
+                if number:
+                    taken[each].append(seconds)
     steps.clear()  # before others need the memory
     if any(each.compiled for each in taken):
         torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without

@@ -87,6 +87,11 @@ def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_pat
     assert rows(results.against_twin(tmp_path))[0][3:5] == ["", ""]
 
 
+def test_hours_of_different_machines_are_not_compared(known, tmp_path):
+    results.read_manifest()[KW]["device"] = "another"
+    assert rows(results.against_twin(tmp_path))[0][5:7] == ["1.50x", ""]
+
+
 def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
     assert rows(results.costs(tmp_path))[1][:5] == [
         "`resnet18_kw`",
