@@ -132,8 +132,8 @@ def test_a_stopped_run_with_a_teacher_goes_on_as_if_it_had_not(
     whole, _ = taught("whole", teacher="testnet_static")
     finish = loop._Run.finish_epoch
 
-    def stop(run: loop._Run, record: dict) -> None:
-        finish(run, record)
+    def stop(run: loop._Run, record: dict, save: bool) -> None:
+        finish(run, record, save)
         if record["epoch"] == 1:
             raise KeyboardInterrupt
 
