@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     words = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(words)
-    for name in ("images", "draws"):
-        if getattr(options, name) < 1:
-            raise ZooError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    cli.check_counts(options, "images", "draws")
     if not options.out.is_dir():
         raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
     memory.keep_freed_memory()

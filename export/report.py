@@ -21,7 +21,7 @@ from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, LOWERINGS, STATIC, DynamicConv2d, fold, lowerings_of, set_lowering
-from zoo.pretrained import images_seen, read_manifest
+from zoo.pretrained import images_seen, read_manifest, trained_on
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -96,7 +96,7 @@ def model_table(_root: Path) -> str:
             f"{row.top1:.2f} %",
             f"{row.top1_augmented:.2f} %",
             f"{images_seen(manifest[row.model]):,}",
-            manifest[row.model]["device"],
+            trained_on(manifest[row.model]),
         )
         for row in catalog.sort(catalog.rows(pretrained=True), "top1")
         if row.top1_augmented is not None

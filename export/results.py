@@ -20,7 +20,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
-from zoo.pretrained import images_seen, read_manifest
+from zoo.pretrained import images_seen, read_manifest, trained_on
 from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
 
@@ -75,7 +75,7 @@ def against_twin(root: Path) -> str:
             )
             pairs.append(both or None)
         # Hours of a GPU and of a processor do not compare.
-        together = entry["device"] == twin["device"]
+        together = trained_on(entry) == trained_on(twin)
         row, _ = latency.get(name, (None, ""))
         lines.append(
             [
@@ -112,7 +112,7 @@ def costs(root: Path) -> str:
                 f"{params[name] / 1e6:.2f} M",
                 f"{entry['bytes'] / 1e6:.1f} MB",
                 f"{images_seen(entry):,}",
-                f"{_seconds(entry) / 3600:.1f} h, {entry['device']}",
+                f"{_seconds(entry) / 3600:.1f} h, {trained_on(entry)}",
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
                 str(row.result.candidate.threads) if row else "",
                 render.tax_cell(row) if row and row.tax else "",

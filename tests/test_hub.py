@@ -11,7 +11,7 @@ from timm.models import _hub
 import zoo
 from zoo import hub
 from zoo.cli import run
-from zoo.pretrained import images_seen, read_manifest, weights_dir
+from zoo.pretrained import images_seen, read_manifest, trained_on, weights_dir
 
 NAME, TWIN = "mobilenetv3_small_100_condconv", "mobilenetv3_small_100_static"
 
@@ -50,7 +50,7 @@ def test_the_card_has_the_manifests_figures(name, capsys):
     seen = f"{images_seen(entry):,}"
     assert f"**Images seen in training:** {seen}, {entry['images_seen']:,} of them by the last run" in text
     assert (
-        f"**Caveat:** one run with one seed ({entry['seed']}) on {entry['device']}, {seen} images in all; "
+        f"**Caveat:** one run with one seed ({entry['seed']}) on {trained_on(entry)}, {seen} images in all; "
         "how to train was chosen while watching the accuracy on these same test images"
     ) in text
 

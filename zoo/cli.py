@@ -1,5 +1,6 @@
 """What every command shares: errors as one sentence, files written whole or not at all."""
 
+import argparse
 import contextlib
 import os
 import sys
@@ -23,6 +24,22 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def check_counts(options: argparse.Namespace, *names: str) -> None:
+    """Check that options, where given, are at least 1.
+
+    Args:
+        options: as parsed.
+        names: of the options, as they are called in ``options``.
+
+    Raises:
+        ZooError: one of them is below 1.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ZooError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
 
 
 @contextlib.contextmanager

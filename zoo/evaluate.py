@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError(f"{flag} is about the figures that --only-curves leaves out; leave one of them out.")
     if options.checkpoint and len(names) != 1:
         raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
-    for flag in ("batch_size", "draws", "curves"):
-        if (value := getattr(options, flag)) is not None and value < 1:
-            raise ZooError(f"--{flag.replace('_', '-')} is {value}; it must be at least 1.")
+    cli.check_counts(options, "batch_size", "draws", "curves")
     if missing := [name for name in names if not (options.checkpoint or manifest_entry(name))]:
         raise ZooError(
             f"{missing[0]} has no trained weights yet; give a --checkpoint, "

@@ -24,7 +24,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.models import check_name, create_model
-from zoo.pretrained import images_seen, read_manifest
+from zoo.pretrained import images_seen, read_manifest, trained_on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,10 +134,10 @@ def card(name: str) -> dict[str, Any]:
             ),
             **against,
             "Images seen in training": f"{seen:,}, {entry['images_seen']:,} of them by the last run",
-            "Trained on": entry["device"],
+            "Trained on": trained_on(entry),
             "Made by": f"`{entry['command']}`",
             "Caveat": (
-                f"one run with one seed ({entry['seed']}) on {entry['device']}, {seen:,} images in all; "
+                f"one run with one seed ({entry['seed']}) on {trained_on(entry)}, {seen:,} images in all; "
                 "how to train was chosen while watching the accuracy on these same test images"
             ),
         },

@@ -84,6 +84,20 @@ def images_seen(entry: Mapping[str, Any] | None) -> int:
     return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
+def trained_on(entry: Mapping[str, Any]) -> str:
+    """Return what the runs behind a manifest entry computed on, in their order, each device once.
+
+    Args:
+        entry: of the manifest; runs that name no device are passed over.
+    """
+    found: list[str] = []
+    run: Mapping[str, Any] | None = entry
+    while run:
+        found.insert(0, run.get("device", ""))
+        run = run.get("started_from")
+    return ", then ".join(filter(None, dict.fromkeys(found)))
+
+
 def pretrained_cfg(name: str) -> dict[str, Any]:
     """Return the part of timm's ``pretrained_cfg`` that the manifest decides: file, labels, license."""
     entry = manifest_entry(name)

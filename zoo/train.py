@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ZooError("nothing to train: give --model, or --run-dir with --resume or --publish-only.")
     if options.eval_every is not None and options.eval_every < 0:
         raise ZooError(f"--eval-every is {options.eval_every}; it must be at least 0.")
-    if options.save_every < 1:
-        raise ZooError(f"--save-every is {options.save_every}; it must be at least 1.")
+    cli.check_counts(options, "save_every", "draws", "epochs")
     if options.model:
         options.model = zoo.models.check_name(options.model)
     if options.teacher:
@@ -52,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif options.replace or options.draws is not None:
         flag = "--replace" if options.replace else "--draws"
         raise ZooError(f"{flag} is about publishing; add --publish or --publish-only, or leave it out.")
-    if options.draws is not None and options.draws < 1:
-        raise ZooError(f"--draws is {options.draws}; it must be at least 1.")
     if options.publish_only:
         _check_publish_only(options, finished_run(run_dir).recipe)  # before the images are decoded
     else:
@@ -153,8 +150,6 @@ def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         if name in given and given.get("teacher", recipe.teacher) is None:
             raise ZooError(f"--{name} says how to learn from a teacher; add a --teacher, or leave it out.")
     if options.epochs is not None:
-        if options.epochs < 1:
-            raise ZooError(f"--epochs is {options.epochs}; it must be at least 1.")
         given["phases"] = ((32, options.epochs),)
     elif options.phases is not None:
         given["phases"] = parse_phases(options.phases)

@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from export import cost
 from export.base import AUTO
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine
+from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.subjects import twin_of
@@ -40,6 +41,12 @@ GOALS: dict[str, dict[int, float]] = {
 
 ALLOWANCE = {"openvino": 0.3}
 """How much above its goal a tax may be on a runtime."""
+
+SUMMED_UP = ("onnx", "openvino", "onnx cuda")
+"""The ways to run a model that the README sums up, as ``Candidate.where`` has them."""
+
+BATCHES = (1, 8)
+"""The batch sizes that it shows of them."""
 
 _FACTS = {"date", "cpu", "gpu", "versions", "commit"}
 _SHOWN = (FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
@@ -87,22 +94,54 @@ def _legend(run: Run) -> str:
     return "\n".join(f"- {line}" for line in render.legend(run).splitlines())
 
 
+class _Column(NamedTuple):
+    """One way to run a backbone's models, as one file has it: its rows by label."""
+
+    path: Path
+    date: str
+    rows: dict[str, Row]
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        return len(self.rows), self.date
+
+
 def taxes(root: Path) -> str:
-    """Return the headlines' taxes, a table for each file: a row a model, a column for each way to run it."""
-    return "\n\n".join(map(_taxes, results(root).values()))
+    """Return the dynamic taxes at a glance: a table for each backbone, a column for each usual way to run it.
+
+    A column is of one run, so that its rows compare: of the file with the most models, the latest of those.
+    """
+    backbones: dict[str, dict[tuple[str, int], _Column]] = {}
+    for path in results(root).values():
+        date = read(path).environment["date"]
+        found: dict[tuple[str, tuple[str, int]], _Column] = {}
+        for row in headline(path):
+            candidate = row.result.candidate
+            if candidate.where in SUMMED_UP and candidate.batch in BATCHES:
+                key = split_name(candidate.model)[0], (candidate.where, candidate.batch)
+                found.setdefault(key, _Column(path, date, {})).rows[candidate.label] = row
+        for (backbone, way), column in found.items():
+            columns = backbones.setdefault(backbone, {})
+            columns[way] = max(columns.get(way, column), column, key=lambda each: each.rank)
+    return "\n\n".join(_taxes(backbones[name]) for name in sorted(backbones, reverse=True))
 
 
-def _taxes(path: Path) -> str:
-    columns: dict[str, dict[str, str]] = {}
-    names: dict[str, None] = {}
-    for row in headline(path):
-        candidate = row.result.candidate
-        names[candidate.label] = None
-        columns.setdefault(candidate.how, {})[candidate.label] = _tax_or_time(row)
-    lines = [[f"`{label}`", *(column.get(label, "") for column in columns.values())] for label in names]
-    env = read(path).environment
-    title = filter(None, (machine(env), env["gpu"], env["date"][:10], f"`{FOLDER}/{path.name}`:"))
-    return "\n\n".join([", ".join(title), markdown(["model", *columns], "l" + "r" * len(columns), lines)])
+def _taxes(columns: dict[tuple[str, int], _Column]) -> str:
+    ways = sorted(columns, key=lambda way: (SUMMED_UP.index(way[0]), way[1]))
+    labels = dict.fromkeys(label for way in ways for label in columns[way].rows)
+    lines = [
+        [f"`{label}`", *(_tax_or_time(columns[way].rows.get(label), brief=True) for way in ways)]
+        for label in labels
+    ]
+    header = ["model", *(f"{where}, batch {batch}" for where, batch in ways)]
+    sources: dict[str, dict[str, None]] = {}
+    for where, batch in ways:
+        path, date, rows = columns[where, batch]
+        env, threads = read(path).environment, next(iter(rows.values())).result.candidate.threads
+        facts = [machine(env), env["gpu"], threads_of(threads), date[:10], f"`{FOLDER}/{path.name}`"]
+        sources.setdefault(", ".join(filter(None, facts)), {})[where] = None
+    origin = "; ".join(f"{' and '.join(wheres)}: {source}" for source, wheres in sources.items())
+    return "\n\n".join([markdown(header, "l" + "r" * len(ways), lines), f"{origin}."])
 
 
 def headline(path: Path) -> list[Row]:
@@ -311,8 +350,12 @@ def _megabytes(row: Row) -> str:
     return "" if row.result.memory_bytes is None else f"({row.result.memory_bytes / 1e6:.0f} MB)"
 
 
-def _tax_or_time(row: Row) -> str:
-    """Return the tax; of a static twin, what the others are multiples of."""
+def _tax_or_time(row: Row | None, brief: bool = False) -> str:
+    """Return the tax, ``brief``: without its interval; of a static twin, what the others are multiples of."""
+    if row is None:
+        return ""
     if row.result.candidate.is_static:
         return f"{row.latency.p50 * 1e3:.1f} ms"
+    if brief:
+        return f"{row.tax.value:.2f}" if row.tax else ""
     return render.tax_cell(row)

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.training import checkpoint, log, loop
 from zoo.training.augment import warp
 from zoo.training.batches import batches
-from zoo.training.data import Split
+from zoo.training.data import Split, first
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
 
@@ -325,6 +325,13 @@ def test_evaluation_every_epoch(run: Run, split: Split, tmp_path: Path) -> None:
 def test_recipe_that_does_not_fit(run: Run, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ZooError, match=message):
         run(recipe=changes)
+
+
+def test_nothing_to_learn_from_and_no_checkpoint_to_keep(recipe: Recipe, split: Split) -> None:
+    with pytest.raises(ZooError, match="there are no images to learn from in made for a test"):
+        train(recipe, nn.Linear(1, 1), first(split, 0), Path())
+    with pytest.raises(ZooError, match="save_every is 0; it must be at least 1"):
+        train(recipe, nn.Linear(1, 1), split, Path(), save_every=0)
 
 
 def test_batch_that_does_not_split(recipe: Recipe, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ def test_origin_of_a_run(run_dir: Path, name: str) -> None:
     assert found["recipe"] == checkpoint.read_progress(run_dir / name).recipe.to_dict()
     assert found["recipe"]["phases"] == [[16, 2], [32, 1]]
     assert found["command"] == "train --data .../a/b"
+    assert found["device"] == publish.device()
     assert (found["epochs"], found["images_seen"]) == (3, 3 * 64)
     assert found["started_from"]["file"] == "start.safetensors"
 

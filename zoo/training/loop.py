@@ -67,6 +67,10 @@ def train(
     Raises:
         ZooError: the recipe does not fit the data or the processes, or training diverged.
     """
+    if save_every < 1:
+        raise ZooError(f"save_every is {save_every}; it must be at least 1.")
+    if not len(data):
+        raise ZooError(f"there are no images to learn from in {data.source}.")
     run = _Run(recipe, model, data, run_dir, Progress(recipe, facts=facts or {}))
     phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
     try:

@@ -22,7 +22,7 @@ from zoo.training.evaluate import as_published, fewer_draws, figures, place, top
 from zoo.training.recipe import Recipe
 
 #: What an entry tells of a run that its own started from, beside the model.
-_KEPT = ("recipe", "command", "epochs", "images_seen", "seconds", "started_from")
+_KEPT = ("recipe", "command", "device", "epochs", "images_seen", "seconds", "started_from")
 
 
 def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def origin(path: Path) -> dict[str, Any]:
         path: a run's checkpoint, a file of the weights folder or a copy of one, or any other file.
 
     Returns:
-        ``model``, ``recipe``, ``command``, ``epochs``, ``images_seen``, ``seconds`` and ``started_from``, as
-        far as the run or the manifest tells; for a file of unknown origin ``file``, ``sha256``, 0
-        ``images_seen`` and 0 ``seconds``.
+        ``model``, ``recipe``, ``command``, ``device``, ``epochs``, ``images_seen``, ``seconds`` and
+        ``started_from``, as far as the run or the manifest tells; for a file of unknown origin ``file``,
+        ``sha256``, 0 ``images_seen`` and 0 ``seconds``.
     """
     if checkpoint.is_run(path):
         progress = checkpoint.read_progress(path)
@@ -96,6 +96,8 @@ def _made(progress: checkpoint.Progress) -> dict[str, Any]:
     # A run of the function `train` alone knows neither.
     if "train_images" in facts:
         made["epochs"] = round(seen / facts["train_images"], 2)
+    if "device" in facts:
+        made["device"] = facts["device"]
     if "command" in facts:
         made["command"] = shlex.join(map(portable, shlex.split(facts["command"])))
     return made

@@ -157,9 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--amp", choices=["bf16", "no"], help="default: bf16 on CUDA and no on a CPU")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
-    for name in ("batch", "side", "rounds", "threads"):
-        if getattr(args, name) < 1:
-            raise ZooError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
+    cli.check_counts(args, "batch", "side", "rounds", "threads")
     if outside := [each for each in args.shared if not 2 <= each <= args.batch]:
         raise ZooError(f"--shared is {outside[0]}; it must be from 2 to the batch, {args.batch}.")
     if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):

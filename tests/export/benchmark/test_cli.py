@@ -32,6 +32,14 @@ def test_quick_measures_onnx_alone_unless_told_otherwise():
     assert parse(["--runtimes", "all"]).runtimes == list(ENGINES)
 
 
+@pytest.mark.parametrize(
+    ("words", "passes"),
+    [([], 3), (["--rounds", "14"], 2), (["--rounds", "3"], 1), (["--quick"], 1), (["--passes", "2"], 2)],
+)
+def test_rounds_are_spread_over_as_many_passes_as_they_suffice_for(words, passes):
+    assert parse(words).passes == passes
+
+
 def test_a_run_from_the_command_line(tmp_path, capsys):
     folder, alone = tmp_path / "out", tmp_path / "alone.json"
     assert main([*QUICK.split(), "--output", str(folder), "--json", str(alone)]) == 0

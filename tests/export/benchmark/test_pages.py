@@ -107,18 +107,41 @@ def test_pages_show_every_file_of_results(checkout, make_run):
     text = pages.sections(checkout)
     assert text.count("### `benchmarks/") == 2
     assert "![accuracy against latency](images/benchmark_cpu.png)" in text
-    titles = [f"a CPU (AVX2), 2026-11-21, `benchmarks/{name}.json`:" for name in ("cpu", "other")]
-    first, table, second, other = pages.taxes(checkout).split("\n\n")
-    assert [first, second] == titles
-    header, _, *lines = table.splitlines()
-    assert header == "| model | onnx, batch 8, 1 thread |"
-    assert [line.split("`")[1] for line in lines] == ["resnet18_static", "resnet18_kw", "resnet18_dpk"]
-    assert lines[1].startswith("| `resnet18_kw` | 1.5")
-    header, _, *lines = other.splitlines()
-    assert header == "| model | onnx, batch 1, 1 thread | openvino, batch 8, 1 thread |"
-    (kw,) = [line for line in lines if "resnet18_kw" in line]
-    assert kw.startswith("| `resnet18_kw` | 1.2")
-    assert kw.endswith("|  |")  # not run that way
+
+
+def test_taxes_at_a_glance_are_of_one_run_a_column(checkout, make_run):
+    openvino = replace(KW, runtime="openvino")
+    later = make_run({replace(KW, batch=1): 1.25, openvino: 2.0, replace(KW, batch=32): 9.0, KW: 8.0})
+    later.environment["date"] = "2026-11-22T00:00:00+00:00"
+    (checkout / "benchmarks/later.json").write_text(later.to_json())
+    table, origin = pages.taxes(checkout).split("\n\n")
+    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert header == ["model", "onnx, batch 1", "onnx, batch 8", "openvino, batch 8"]
+    rows = {name.strip("`"): cells for name, *cells in lines}
+    assert list(rows) == ["resnet18_static", "resnet18_kw", "resnet18_dpk"]
+    assert all(cell.endswith(" ms") for cell in rows["resnet18_static"])
+    # At batch 8 in onnx the earlier file has more models; it does not have the others.
+    assert [cell[:3] for cell in rows["resnet18_kw"]] == ["1.2", "1.5", "2.0"]
+    assert [cell[:3] for cell in rows["resnet18_dpk"]] == ["", "2.5", ""]
+    assert "onnx and openvino: a CPU (AVX2), 1 thread, 2026-11-22, `benchmarks/later.json`" in origin
+    assert "onnx: a CPU (AVX2), 1 thread, 2026-11-21, `benchmarks/cpu.json`" in origin
+
+
+def test_of_two_files_with_as_many_models_the_later_counts(checkout, make_run):
+    for name, date, tax in (("a", "2026-11-23", 4.0), ("b", "2026-11-22", 3.0)):
+        run = make_run({KW: tax, DPK: tax})
+        run.environment["date"] = date
+        (checkout / f"benchmarks/{name}.json").write_text(run.to_json())
+    assert "`benchmarks/a.json`" in pages.taxes(checkout)
+    assert "| `resnet18_kw` | 4.0" in pages.taxes(checkout)
+
+
+def test_a_backbone_has_a_table_of_its_own(checkout, make_run):
+    run = make_run({Candidate("mobilenetv2_100_kw", device="cuda"): 3.0})
+    (checkout / "benchmarks/other.json").write_text(run.to_json())
+    first, _, second, _ = pages.taxes(checkout).split("\n\n")
+    assert "| `resnet18_kw` |" in first
+    assert second.startswith("| model | onnx cuda, batch 1 |")
 
 
 def test_the_page_compares_runtimes(make_run, tmp_path):

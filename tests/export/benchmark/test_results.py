@@ -113,6 +113,17 @@ def test_tables_agree_with_each_other(make_run):
     assert "threads" in both.splitlines()[0]
 
 
+def test_tables_tell_artifacts_of_one_batch_size_from_the_others(make_run):
+    fixed = dataclasses.replace(KW, fixed=True)
+    table = render.rows(make_run({KW: 1.5, fixed: 1.25}))
+    records = {record["fixed"]: record for record in csv.DictReader(render.to_csv(table).splitlines())}
+    assert {name: round(float(each["tax"]), 1) for name, each in records.items() if each["tax"]} == {
+        "False": 1.5,
+        "True": 1.2,
+    }
+    assert "| resnet18_kw | onnx fixed | 8 |" in render.to_markdown(table)
+
+
 def test_the_legend_says_where_and_what_was_left_out(make_run):
     legend = render.legend(make_run({KW: 1.5}))
     for words in ("a CPU (AVX2), 2 cores", "torch 2.15.0", "skipped eager on cuda: there is none"):

@@ -92,6 +92,13 @@ def test_hours_of_different_machines_are_not_compared(known, tmp_path):
     assert rows(results.against_twin(tmp_path))[0][5:7] == ["1.50x", ""]
 
 
+def test_what_a_model_was_trained_on_has_the_runs_before(known, tmp_path):
+    entry = results.read_manifest()[KW]
+    entry["started_from"] |= {"device": "GPU", "started_from": {**entry["started_from"], "device": "GPU"}}
+    assert rows(results.costs(tmp_path))[1][4].endswith(" h, GPU, then CPU")
+    assert rows(results.against_twin(tmp_path))[0][6] == ""
+
+
 def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
     assert rows(results.costs(tmp_path))[1][:5] == [
         "`resnet18_kw`",
