@@ -16,6 +16,7 @@ from torch import nn
 
 from export import results
 from export.benchmark import pages
+from export.benchmark.goals import goals
 from export.benchmark.pages import markdown
 from zoo import catalog, cli
 from zoo.catalog import Complexity, complexity
@@ -228,7 +229,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/performance.md": {
         "results": pages.sections,
         "runtimes": pages.runtimes,
-        "goals": pages.goals,
+        "goals": goals,
         "parts": pages.parts,
         "sizes": results.sizes,
         "choices": pages.choices,

@@ -8,13 +8,24 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def cpu_model() -> str | None:
-    """Return the name of the processor, or None where it cannot be found."""
+    """Return the name of the processor, or None where it cannot be found.
+
+    Virtual machines may leave the number out of it. Then its family and model follow: what bears one name can
+    differ by a factor of two.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine() or None
+    facts: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    name = facts.get("model name") or platform.machine() or None
+    numbered = name is None or any(character.isdigit() for character in name)
+    if numbered or not {"cpu family", "model"} <= facts.keys():
+        return name
+    return f"{name} family {facts['cpu family']} model {facts['model']}"
 
 
 def commit() -> str | None:

@@ -28,20 +28,6 @@ from zoo.pretrained import read_manifest
 from zoo.training import speed
 
 FOLDER = "benchmarks"
-GOALS: dict[str, dict[int, float]] = {
-    "resnet18_fgk": {1: 0.7, 8: 0.8},
-    "resnet18_dpk": {1: 1.0, 8: 1.2},
-    **{f"resnet18_{family}": {1: 1.3, 8: 1.3} for family in ("kw", "kwb", "condconv", "dyconv")},
-    **{
-        f"mobilenetv2_100_{family}": {1: 1.3, 8: 1.3}
-        for family in ("kw", "kwb", "fgk", "dpk", "condconv", "dyconv")
-    },
-}
-"""The dynamic taxes this project aims at, by model and batch size, in fp32 on a CPU."""
-
-ALLOWANCE = {"openvino": 0.3}
-"""How much above its goal a tax may be on a runtime."""
-
 SUMMED_UP = ("onnx", "openvino", "onnx cuda")
 """The ways to run a model that the README sums up, as ``Candidate.where`` has them."""
 
@@ -49,7 +35,7 @@ BATCHES = (1, 8)
 """The batch sizes that it shows of them."""
 
 _FACTS = {"date", "cpu", "gpu", "versions", "commit"}
-_SHOWN = (FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
+_SHOWN = (CONTEXT, FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -70,16 +56,26 @@ def sections(root: Path) -> str:
     """Return every file's section: its picture, its table, and what the columns mean."""
     found = []
     for name, path in results(root).items():
-        run = _read(path)
+        run = read_today(path)
         table = render.rows(run)
         picture = f"![accuracy against latency](images/{_picture(name)})"
         shown = [picture] if plot.panels(table) else []
         title = f"### `{FOLDER}/{name}.json`"
-        found.append("\n\n".join([title, *shown, render.to_markdown(table), _legend(run)]))
+        env = run.environment
+        origin = ", ".join(filter(None, [machine(env), env["gpu"], env["date"][:10]])) + "."
+        if run.command:
+            origin += f"\n\n```sh\n{run.command}\n```"
+        rest = _folded(f"{len(table)} rows", f"{render.to_markdown(table)}\n\n{_legend(run)}")
+        found.append("\n\n".join([title, origin, *shown, rest]))
     return "\n\n".join(found)
 
 
-def _read(path: Path) -> Run:
+def _folded(title: str, text: str) -> str:
+    """Return Markdown that opens at a click."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def read_today(path: Path) -> Run:
     """Read results, with the accuracy of today's weights: the time a call takes does not depend on them."""
     run, manifest = read(path), read_manifest()
 
@@ -146,14 +142,14 @@ def _taxes(columns: dict[tuple[str, int], _Column]) -> str:
 
 def headline(path: Path) -> list[Row]:
     """Return the rows of a file that stand for it: those with the most threads, as most users run it."""
-    rows = render.rows(_read(path))
+    rows = render.rows(read_today(path))
     most = max(row.result.candidate.threads for row in rows)
     return [row for row in rows if row.result.candidate.threads == most]
 
 
 def runtimes(root: Path) -> str:
     """Return what every runtime takes: a static twin's time, the others' taxes, and the peak of memory."""
-    return "\n\n".join(_runtimes(_read(path)) for path in _found(root, "runtimes"))
+    return "\n\n".join(_runtimes(read_today(path)) for path in _found(root, "runtimes"))
 
 
 def _runtimes(run: Run) -> str:
@@ -169,34 +165,6 @@ def _runtimes(run: Run) -> str:
     return "\n\n".join([markdown(header, "lrr" + "r" * len(columns), cells), _legend(run)])
 
 
-def goals(root: Path) -> str:
-    """Return what was reached of :data:`GOALS`, in every committed result that has such a row.
-
-    What a machine measured twice counts once, as the file whose name comes last has it.
-    """
-    header = ["model", "runtime", "batch", "threads", "goal", "reached", "met", "file"]
-    found: dict[tuple[str, ...], list[str]] = {}
-    for name, path in results(root).items():
-        run = _read(path)
-        for row in render.rows(run):
-            candidate = row.result.candidate
-            wanted = GOALS.get(candidate.model, {}).get(candidate.batch)
-            if wanted is None or row.tax is None or not candidate.is_usual:
-                continue
-            wanted += ALLOWANCE.get(candidate.runtime, 0.0)
-            how = [f"`{candidate.model}`", candidate.where, str(candidate.batch), str(candidate.threads)]
-            met = "yes" if round(row.tax.value, 2) <= round(wanted, 2) else "no"  # as it is shown
-            cells = [*how, f"{wanted:.1f}", f"{row.tax.value:.2f}", met, f"`{name}.json`"]
-            found[machine(run.environment), *how] = cells
-    lines = list(found.values())
-    counts: dict[str, list[str]] = {}
-    for (processor, *_), line in found.items():
-        counts.setdefault(processor, []).append(line[6])
-    sums = [f"{processor}: {met.count('yes')} of {len(met)} are met." for processor, met in counts.items()]
-    twice = "What a machine measured twice counts once, as the file whose name comes last has it."
-    return "\n\n".join([markdown(header, "llrrrrll", lines), " ".join([*sums, twice])])
-
-
 def parts(root: Path) -> str:
     """Return where onnxruntime's time goes: a row for each model, batch size and number of threads."""
     return "\n\n".join(_parts(record) for record in _records(root, "breakdown", profile.FORMAT))
@@ -204,12 +172,12 @@ def parts(root: Path) -> str:
 
 def _parts(record: dict[str, Any]) -> str:
     header = ["model", "batch", "threads", "ms", "over static", *_SHOWN]
-    header += ["all else", "GB/s", "GMAC/s", "takes most"]
+    header += ["all else", "GB/s", "GMAC/s", "of the roof", "takes most"]
     lines: list[list[str]] = []
     for threads, roofs in record["ceilings"].items():
         reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
         name = "what torch reads and multiplies"
-        lines.append([name, "", threads, *[""] * (len(header) - 6), *reached, ""])
+        lines.append([name, "", threads, *[""] * (len(header) - 7), *reached, "100%", ""])
     whole = {_way(row): row["seconds"] for row in record["profiles"]}
     for row in record["profiles"]:
         seconds, kinds = row["seconds"], row["kinds"]
@@ -225,6 +193,11 @@ def _parts(record: dict[str, Any]) -> str:
         )
         cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
         rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
+        if roofs := record["ceilings"].get(str(row["threads"])):
+            least = max(moved / roofs["read"], multiplies / roofs["product"])
+            rates.append(f"{least / inside:.0%}")
+        else:
+            rates.append("")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
         size = [str(row["batch"]), str(row["threads"])]
@@ -251,12 +224,15 @@ def choices(_root: Path) -> str:
         for name, entry in json.loads(cost.RATES.read_text("utf-8")).items()
         for model, losses in entry["over_the_fastest"].items()
     ]
-    return markdown(header, "lllrr", lines)
+    return _folded(f"{len(lines)} rows", markdown(header, "lllrr", lines))
 
 
 def training(root: Path) -> str:
     """Return how fast the families train, the fastest way of each model first."""
-    return "\n\n".join(_training(record) for record in _records(root, "training", speed.FORMAT))
+    return "\n\n".join(
+        f"#### `{FOLDER}/training/{path.name}`\n\n{_training(_record(path, speed.FORMAT))}"
+        for path in _found(root, "training")
+    )
 
 
 def _training(record: dict[str, Any]) -> str:
@@ -274,7 +250,8 @@ def _training(record: dict[str, Any]) -> str:
     load = record["loading"]
     rate = [f"{load['images_per_second']:.1f}", ""]
     lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
-    return f"{markdown(header, 'llrrrrr', lines)}\n\n{_origin(record)}"
+    made = f"```sh\n{record['command']}\n```\n\n" if record.get("command") else ""
+    return f"{made}{markdown(header, 'llrrrrr', lines)}\n\n{_origin(record)}"
 
 
 def _origin(record: dict[str, Any]) -> str:
@@ -332,7 +309,7 @@ def pictures(root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
     """
     found: dict[str, tuple[str, Callable[[Path], None]]] = {}
     for name, path in results(root).items():
-        run = _read(path)
+        run = read_today(path)
         table = render.rows(run)
         digest = hashlib.sha256(run.to_json().encode()).hexdigest()
         if plot.panels(table):

@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 import export.onnx
+import zoo
 from export.benchmark.sessions import open_session
 from zoo.layers import FAMILIES
 
@@ -54,6 +55,14 @@ def test_nothing_runs_sample_by_sample_or_waits_for_a_shape(graphs, family, dept
     assert not SLOW & count(graphs(family, depthwise)).keys()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv2_100"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nor_does_anything_in_a_whole_network(backbone, family, tmp_path):
+    export.onnx.export(zoo.create_model(f"{backbone}_{family}").eval(), tmp_path / "model.onnx")
+    assert not SLOW & count(onnx.load(tmp_path / "model.onnx").graph).keys()
+
+
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_map_is_transposed(graphs, family, depthwise):
@@ -79,7 +88,10 @@ def test_no_map_is_transposed(graphs, family, depthwise):
         ("kwb", True, 0),  # a single input channel is a single block
         ("dpk", False, 1),  # the bank, depthwise, and the kernel that all pairs share
         ("dpk", True, 4 - 1),
+        ("condconv", False, -1),
         ("condconv", True, 4 - 1),
+        ("dyconv", False, -1),
+        ("dyconv", True, 4 - 1),
         ("convex", False, 0),
         ("convex", True, 0),
     ],

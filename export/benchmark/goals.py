@@ -1,0 +1,84 @@
+"""What this project aims at, and what of it the committed results reach: a table of docs/performance.md."""
+
+from pathlib import Path
+
+from export.benchmark import pages, render
+from export.benchmark.environment import machine
+from export.benchmark.layout import threads_of
+from export.benchmark.plan import Candidate
+from export.benchmark.render import Row
+from zoo.catalog import split_name
+
+GOALS: dict[str, dict[int, float]] = {
+    "resnet18_fgk": {1: 0.7, 8: 0.8},
+    "resnet18_dpk": {1: 1.0, 8: 1.2},
+    **{f"resnet18_{family}": {1: 1.3, 8: 1.3} for family in ("kw", "kwb", "condconv", "dyconv")},
+    **{
+        f"mobilenetv2_100_{family}": {1: 1.3, 8: 1.3}
+        for family in ("kw", "kwb", "fgk", "dpk", "condconv", "dyconv")
+    },
+}
+"""The dynamic taxes this project aims at, by model and batch size, in fp32 on a CPU."""
+
+ALLOWANCE = {"openvino": 0.3}
+"""How much above its goal a tax may be on a runtime."""
+
+
+def goals(root: Path) -> str:
+    """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
+
+    A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
+    the latest file has it.
+    """
+    latest: dict[str, dict[Candidate, tuple[str, str, Row]]] = {}
+    for path in pages.results(root).values():
+        run = pages.read_today(path)
+        date = run.environment["date"]
+        found = latest.setdefault(machine(run.environment), {})
+        for row in render.rows(run):
+            candidate = row.result.candidate
+            if row.tax is None or not candidate.is_usual or _goal(candidate) is None:
+                continue
+            found[candidate] = max(found.get(candidate, ("", "", row)), (date, path.name, row), key=_date)
+    return "\n\n".join(_goals(name, rows) for name, rows in latest.items() if rows)
+
+
+def _date(entry: tuple[str, str, Row]) -> str:
+    return entry[0]
+
+
+def _goal(candidate: Candidate) -> float | None:
+    """Return the tax that is aimed at, None where there is no such aim."""
+    wanted = GOALS.get(candidate.model, {}).get(candidate.batch)
+    return None if wanted is None else round(wanted + ALLOWANCE.get(candidate.runtime, 0.0), 2)
+
+
+def _goals(name: str, rows: dict[Candidate, tuple[str, str, Row]]) -> str:
+    ways = sorted({(each.threads, each.batch) for each in rows})
+    lines: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
+    aims: dict[tuple[str, str], dict[int, float]] = {}
+    counts: dict[int, list[bool]] = {}
+    for candidate, (_, _, row) in rows.items():
+        wanted = _goal(candidate)
+        assert wanted is not None
+        assert row.tax is not None
+        met = round(row.tax.high, 2) <= wanted  # as it is shown
+        counts.setdefault(candidate.threads, []).append(met)
+        key = candidate.model, candidate.where
+        text = f"{row.tax.value:.2f}"
+        lines.setdefault(key, {})[candidate.threads, candidate.batch] = f"**{text}**" if met else text
+        aims.setdefault(key, {})[candidate.batch] = wanted
+    header = ["model", "runtime", "goal", *(f"batch {batch}, {threads_of(count)}" for count, batch in ways)]
+    cells = [
+        [
+            f"`{model}`",
+            where,
+            " / ".join(f"{wanted:.1f}" for _, wanted in sorted(aims[model, where].items())),
+            *(lines[model, where].get(way, "") for way in ways),
+        ]
+        for model, where in sorted(lines, key=lambda key: (split_name(key[0])[0], key[1], key[0]))
+    ]
+    sums = [f"{sum(met)} of {len(met)} with {threads_of(count)}" for count, met in sorted(counts.items())]
+    files = ", ".join(f"`{file}`" for file in dict.fromkeys(file for _, file, _ in rows.values()))
+    table = pages.markdown(header, "llr" + "r" * len(ways), cells)
+    return f"{table}\n\n{name}, {files}: {' and '.join(sums)} are met."
