@@ -23,7 +23,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import DynamicConv2d, dynamic_layers
 from zoo.models import BACKBONES
-from zoo.pretrained import images_seen, read_manifest
+from zoo.pretrained import images_seen, read_manifest, trained_on
 from zoo.training.data import Split, load_cifar10
 
 
@@ -88,7 +88,7 @@ def facts(name: str, test: Split, image: int, note: str | None) -> dict[str, Any
         "weights": {
             "sha256": entry["sha256"],
             "epochs_seen": round(images_seen(entry) / entry["train_images"], 2),
-            "device": entry["device"],
+            "device": trained_on(entry),
             "top1": entry.get("figures", {}).get("top1"),
         },
         "data": test.describe(note),

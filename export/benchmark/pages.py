@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from export import cost
-from export.base import AUTO
+from export.base import AUTO, FP32
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine
@@ -76,12 +76,15 @@ def _folded(title: str, text: str) -> str:
 
 
 def read_today(path: Path) -> Run:
-    """Read results, with the accuracy of today's weights: the time a call takes does not depend on them."""
+    """Read results, with the accuracy of today's weights: the time a call takes does not depend on them.
+
+    So models timed with random weights have one, too, where there are weights by now.
+    """
     run, manifest = read(path), read_manifest()
 
     def top1(result: Result) -> float | None:
-        today = manifest.get(result.candidate.model, {}).get("figures", {}).get("top1")
-        return result.top1 if result.top1 is None or today is None else today
+        today = (manifest.get(result.candidate.model, {}).get("figures") or {}).get("top1")
+        return result.top1 if today is None or result.candidate.dtype != FP32 else today
 
     return replace(run, results=tuple(replace(result, top1=top1(result)) for result in run.results))
 

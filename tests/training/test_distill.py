@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
+from zoo.models import BACKBONES
 from zoo.training import loop
 from zoo.training.checkpoint import read_progress
 from zoo.training.data import Split
@@ -77,6 +78,18 @@ def test_a_teacher_alike_has_nothing_to_say() -> None:
     opinion, attention = both.losses(images, student(images))
     assert opinion.abs() < 1e-6
     assert attention < 1e-10
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_can_learn_from_its_static_twin(backbone: str) -> None:
+    student = zoo.create_model(f"{backbone}_kw").train()
+    both = Teacher(zoo.create_model(f"{backbone}_static"), student)
+    images = torch.randn(2, 3, 32, 32)
+    opinion, attention = both.losses(images, student(images))
+    assert opinion > 0
+    assert 0 < attention < 2 * len(student.feature_info)  # maps have length one
+    (opinion + attention).backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
 
 
 def test_teachers_that_do_not_fit_are_refused() -> None:

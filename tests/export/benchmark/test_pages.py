@@ -147,6 +147,18 @@ def test_the_page_has_the_accuracy_of_todays_weights(checkout, monkeypatch):
     assert next(iter(pages.pictures(checkout).values()))[0] != source
 
 
+def test_models_timed_with_random_weights_have_todays_accuracy_in_fp32(checkout, make_run, monkeypatch):
+    run = make_run({KW: 1.5, replace(KW, dtype="int8"): 1.2})
+    results = tuple(replace(result, top1=None, trained=False) for result in run.results)
+    (checkout / "benchmarks/cpu.json").write_text(replace(run, results=results).to_json())
+    monkeypatch.setattr(pages, "read_manifest", lambda: {"resnet18_kw": {"figures": {"top1": 12.34}}})
+    lines = [line for line in pages.sections(checkout).splitlines() if "| resnet18_kw |" in line]
+    assert {line.split(" | ")[1]: line.endswith("12.34 % |") for line in lines} == {
+        "onnx": True,
+        "onnx int8": False,
+    }
+
+
 def test_pictures_are_drawn_when_the_results_change(checkout, make_run):
     pytest.importorskip("matplotlib")
     name = "docs/images/benchmark_cpu.png"
