@@ -253,8 +253,11 @@ def _training(record: dict[str, Any]) -> str:
     load = record["loading"]
     rate = [f"{load['images_per_second']:.1f}", ""]
     lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
+    fastest = max(record["rows"], key=lambda row: row["images_per_second"])
+    share = 1 / (1 + load["images_per_second"] / fastest["images_per_second"])
+    waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest row."
     made = f"```sh\n{record['command']}\n```\n\n" if record.get("command") else ""
-    return f"{made}{markdown(header, 'llrrrrr', lines)}\n\n{_origin(record)}"
+    return f"{made}{markdown(header, 'llrrrrr', lines)}\n\n{waits} {_origin(record)}"
 
 
 def _origin(record: dict[str, Any]) -> str:

@@ -271,7 +271,8 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     command = "python -m zoo.training.speed --models resnet18_kw"
     record = {"format": speed.FORMAT, "rows": rows, "loading": load, "environment": ORIGIN}
     path.write_text(json.dumps(record | {"command": command}))
-    title, made, table, _ = pages.training(tmp_path).split("\n\n")
+    title, made, table, below = pages.training(tmp_path).split("\n\n")
+    assert "would take 0.2% of the time of the fastest row" in below  # 15 against 9,876.5 images a second
     assert title == "#### `benchmarks/training/cpu.json`"
     assert command in made.splitlines()
     lines = table.splitlines()
