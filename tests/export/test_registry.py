@@ -15,14 +15,21 @@ from tests.models.registry import MODELS, SMALL, parts
 QUICK = ("kw", "fgk", "dpk", "se", "ge_plus", "bam", "sk", "mhsa")
 
 
-def is_quick(name: str) -> bool:
+def is_deep(name: str) -> bool:
     backbone, made = parts(name)
-    return backbone in SMALL or (backbone == "resnet18" and made in QUICK)
+    return backbone not in SMALL and not (backbone == "resnet18" and made in QUICK)
 
 
-def takes_deep_ones(format_name: str) -> bool:
-    """Tell whether the slow models are tried: other readers of ONNX get the graph that is tried as ONNX."""
-    return format_name == "onnx" or not isinstance(runtime(format_name), OnnxRuntime)
+def is_quick(name: str, format_name: str) -> bool:
+    backbone, _ = parts(name)
+    if format_name == "onnx":
+        return not is_deep(name)
+    return backbone == "resnet10" if reads_onnx(format_name) else backbone in SMALL
+
+
+def reads_onnx(format_name: str) -> bool:
+    """Tell whether this is another reader of ONNX: it gets the graph that is tried as ONNX, of fewer models."""
+    return format_name != "onnx" and isinstance(runtime(format_name), OnnxRuntime)
 
 
 RUNS = [
@@ -31,14 +38,14 @@ RUNS = [
         format_name,
         provider,
         marks=[
-            *([] if is_quick(name) else [pytest.mark.slow]),
+            *([] if is_quick(name, format_name) else [pytest.mark.slow]),
             *([] if provider == "cpu" else [pytest.mark.cuda]),
         ],
     )
     for format_name in RUNTIMES
     for provider in runtime(format_name).providers
     for name in MODELS
-    if is_quick(name) or takes_deep_ones(format_name)
+    if not (is_deep(name) and reads_onnx(format_name))
 ]
 
 
