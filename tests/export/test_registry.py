@@ -28,7 +28,7 @@ def is_quick(name: str, format_name: str) -> bool:
 
 
 def reads_onnx(format_name: str) -> bool:
-    """Tell whether this is another reader of ONNX: it gets the graph that is tried as ONNX, of fewer models."""
+    """Tell whether this is another reader of ONNX: it gets the graph tried as ONNX, of fewer models."""
     return format_name != "onnx" and isinstance(runtime(format_name), OnnxRuntime)
 
 
