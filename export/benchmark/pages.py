@@ -308,16 +308,15 @@ def markdown(header: Sequence[str], align: str, lines: Sequence[Sequence[str]]) 
 
 
 def pictures(root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
-    """Return the picture of every result that has one: what it is made from, and how to draw it.
+    """Return the picture of every result that has one, of its headline: what it is made from, how to draw it.
 
     By name relative to ``root``; what it is made from as a digest that it carries. Its bytes say nothing,
     because each version of matplotlib writes others.
     """
     found: dict[str, tuple[str, Callable[[Path], None]]] = {}
     for name, path in results(root).items():
-        run = read_today(path)
-        table = render.rows(run)
-        digest = hashlib.sha256(run.to_json().encode()).hexdigest()
+        table = headline(path)
+        digest = hashlib.sha256(read_today(path).to_json().encode()).hexdigest()
         if plot.panels(table):
             draw = functools.partial(plot.draw, table, source=digest)
             found[f"docs/images/{_picture(name)}"] = digest, draw

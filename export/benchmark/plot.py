@@ -18,6 +18,10 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 """Told apart by people of every kind of colour vision (Okabe and Ito, https://jfly.uni-koeln.de/color)."""
 _MARKERS = "ov^DPX*"
 _MOST_COLUMNS = 3
+_MARGIN = 1.5
+"""By how much the axis of latency reaches beyond the first and the last point, as a factor."""
+_ABOVE_FIRST, _BELOW_FIRST = (8, -16, 19, -27), (-16, 8, -27, 19)
+"""How far above a point its note stands, in points; where that place is taken, the next."""
 
 Panel = tuple[str, list[Row]]
 
@@ -82,8 +86,10 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     at = _positions(points)
-    above: list[tuple[float, float]] = []  # points whose tax stands above them
+    lowest, highest = (pick(x for x, _ in at.values()) for pick in (min, max))
+    wide = 0.1 * math.log(highest / lowest * _MARGIN**2)
     near = 0.05 * (max(y for _, y in at.values()) - min(y for _, y in at.values()) or 1)
+    written: list[tuple[float, float, int]] = []  # where notes stand: their points, and how far from them
     for row in points:
         candidate = row.result.candidate
         x, y = at[candidate]
@@ -97,15 +103,19 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        # Neighbours must not write over each other: the twin's name is long, some points coincide.
-        beside = any(abs(math.log(x / other)) < 0.15 and abs(y - level) < near for other, level in above)
-        below = not row.tax or candidate.lowering != "auto" or beside
-        if not below:
-            above.append((x, y))
+        # Neighbours must not write over each other; some points coincide.
+        taken = {
+            away
+            for other, level, away in written
+            if abs(math.log(x / other)) < wide and abs(y - level) < near
+        }
+        places = _BELOW_FIRST if not row.tax or candidate.lowering != "auto" else _ABOVE_FIRST
+        away = next((place for place in places if place not in taken), places[0])
+        written.append((x, y, away))
         axes.annotate(
             note,
             (x, y),
-            xytext=(0, -16) if below else (0, 8),
+            xytext=(0, away),
             textcoords="offset points",
             ha="center",
             fontsize=8,
@@ -114,7 +124,7 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     axes.set_xlabel("latency of a call, ms: the twin's p50 times the tax")
     axes.set_ylabel("clean top-1, %")
     axes.set_xscale("log")  # equal steps are equal ratios, as taxes are
-    axes.set_xlim(min(x for x, _ in at.values()) / 1.5, max(x for x, _ in at.values()) * 1.5)
+    axes.set_xlim(lowest / _MARGIN, highest * _MARGIN)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
