@@ -64,8 +64,8 @@ def draw(table: Sequence[Row], path: Path, source: str = "") -> None:
     from matplotlib.figure import Figure
 
     shown = panels(table)
-    columns = min(len(shown), _MOST_COLUMNS)
-    lines = -(-len(shown) // columns)
+    lines = -(-len(shown) // _MOST_COLUMNS)
+    columns = -(-len(shown) // lines)
     figure = Figure(figsize=(4.6 * columns, 3.8 * lines + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
@@ -104,11 +104,8 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
         # Neighbours must not write over each other; some points coincide.
-        taken = {
-            away
-            for other, level, away in written
-            if abs(math.log(x / other)) < wide and abs(y - level) < near
-        }
+        beside = (each for each in written if abs(math.log(x / each[0])) < wide and abs(y - each[1]) < near)
+        taken = {away for _, _, away in beside}
         places = _BELOW_FIRST if not row.tax or candidate.lowering != "auto" else _ABOVE_FIRST
         away = next((place for place in places if place not in taken), places[0])
         written.append((x, y, away))
