@@ -219,6 +219,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "turning": turning_table,
     },
     "docs/results.md": {
+        "aims": results.aims,
         "accuracy": results.accuracy,
         "curves": results.curves,
         "spared": results.spared,

@@ -30,6 +30,22 @@ RUNTIME, BATCH = "onnx", 1
 QUARTERS = ("0", "90", "180", "270")
 """Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
 
+AIMS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
+    ("clean", "with a GPU", 93, ("resnet18_static", "resnet18_kw", "resnet18_fgk", "resnet18_dpk")),
+    ("augmented", "with a GPU", 90, ("resnet18_static", "resnet18_kw", "resnet18_fgk", "resnet18_dpk")),
+    ("clean", "with a GPU", 91, ("mobilenetv2_100_static",)),
+    ("clean", "on CPUs", 85, ("resnet18_static", "resnet18_kw", "resnet18_fgk")),
+    ("clean", "on CPUs", 75, ("resnet18_dpk",)),
+    (
+        "clean",
+        "on CPUs",
+        80,
+        tuple(f"mobilenetv3_small_100_{family}" for family in (STATIC, "kw", "fgk", "dpk")),
+    ),
+)
+"""The top-1 in percent that this project aims at: of which images, how trained, how much, by which models."""
+
+_FIGURES = {"clean": "top1", "augmented": "top1_augmented"}
 _LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
 
@@ -54,6 +70,24 @@ def accuracy(_root: Path) -> str:
         f"\n\nRotation, scale, shear and what is unchanged are of {' or '.join(few)} images." if few else ""
     )
     return table + rests
+
+
+def aims(_root: Path) -> str:
+    """Return what was reached of :data:`AIMS`, those that are met in bold."""
+    trained = _trained()
+
+    def reached(name: str, images: str, aim: float) -> str:
+        entry = trained.get(name)
+        if entry is None:
+            return f"`{name}` no weights"
+        found = f"{entry['figures'][_FIGURES[images]]:.2f} %"
+        return f"`{name}` {f'**{found}**' if entry['figures'][_FIGURES[images]] >= aim else found}"
+
+    lines = [
+        [images, how, f"{aim:.0f} %", ", ".join(reached(name, images, aim) for name in names)]
+        for images, how, aim, names in AIMS
+    ]
+    return pages.markdown(["images", "trained", "aim", "reached"], "llrl", lines)
 
 
 def against_twin(root: Path) -> str:

@@ -79,6 +79,15 @@ def test_the_calibration_is_that_of_all_images_not_of_the_few_that_were_followed
     assert [row[-1] for row in rows(results.accuracy(tmp_path))] == ["", "3.2 %"]
 
 
+def test_aims_that_are_met_stand_out(known, tmp_path, monkeypatch):
+    aims = (("clean", "on CPUs", 62, (KW, TWIN)), ("augmented", "with a GPU", 41, (KW, "resnet10_kw")))
+    monkeypatch.setattr(results, "AIMS", aims)
+    assert rows(results.aims(tmp_path)) == [
+        ["clean", "on CPUs", "62 %", "`resnet18_kw` **62.00 %**, `resnet18_static` 60.00 %"],
+        ["augmented", "with a GPU", "41 %", "`resnet18_kw` **42.00 %**, `resnet10_kw` no weights"],
+    ]
+
+
 def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_path):
     assert rows(results.against_twin(tmp_path)) == [
         ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+5.5", "1.50x", "1.00x", ""]
