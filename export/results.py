@@ -80,14 +80,15 @@ def aims(_root: Path) -> str:
         entry = trained.get(name)
         if entry is None:
             return f"`{name}` no weights"
-        found = f"{entry['figures'][_FIGURES[images]]:.2f} %"
-        return f"`{name}` {f'**{found}**' if entry['figures'][_FIGURES[images]] >= aim else found}"
+        figure = entry["figures"][_FIGURES[images]]
+        where = "CPU" if trained_on(entry).startswith("CPU") else "GPU"
+        return f"`{name}` {f'**{figure:.2f} %**' if figure >= aim else f'{figure:.2f} %'} ({where})"
 
     lines = [
         [images, how, f"{aim:.0f} %", ", ".join(reached(name, images, aim) for name in names)]
         for images, how, aim, names in AIMS
     ]
-    return pages.markdown(["images", "trained", "aim", "reached"], "llrl", lines)
+    return pages.markdown(["images", "to be trained", "aim", "reached, by weights of"], "llrl", lines)
 
 
 def against_twin(root: Path) -> str:
@@ -331,10 +332,11 @@ def _pace(entry: Mapping[str, Any]) -> float:
 
 
 def _same_way(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what the pace of a last run depends on beyond its model: another machine's does not compare."""
+    """Return what else than its model the pace of a last run depends on: runs that differ do not compare."""
     recipe = entry.get("recipe", {})
-    sides = [side for side, _ in recipe.get("phases", [])]
-    return entry["device"], sides, recipe.get("amp"), recipe.get("compile")
+    sides = {side for side, _ in recipe.get("phases", [])}
+    choices = (recipe.get(name) for name in ("amp", "batch_size", "threads", "shared_epochs"))
+    return entry["device"], sides, bool(recipe.get("compile")), *choices
 
 
 def _params() -> dict[str, int]:

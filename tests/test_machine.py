@@ -14,6 +14,10 @@ from zoo import machine
             "AMD EPYC family 26 model 2",
         ),
         ("cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Xeon Gold 6130\n", "Xeon Gold 6130"),
+        (
+            "cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n",
+            "Intel(R) Xeon(R) CPU @ 2.20GHz family 6 model 85",
+        ),
         ("model name\t: Abacus\n", "Abacus"),
         ("BogoMIPS\t: 50\n", "arm"),
     ],

@@ -21,8 +21,12 @@ def cpu_model() -> str | None:
     for line in lines:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
-    name = facts.get("model name") or platform.machine() or None
-    numbered = name is None or any(character.isdigit() for character in name)
+    name = facts.get("model name")
+    if not name:
+        return platform.machine() or None
+    numbered = any(
+        character.isdigit() for character in name.partition("@")[0]
+    )  # the clock is no number of it
     if numbered or not {"cpu family", "model"} <= facts.keys():
         return name
     return f"{name} family {facts['cpu family']} model {facts['model']}"

@@ -24,6 +24,7 @@ from export.cost import MULTIPLIES
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
+from zoo.models import BACKBONES
 from zoo.pretrained import read_manifest
 from zoo.training import speed
 
@@ -59,7 +60,7 @@ def sections(root: Path) -> str:
         run = read_today(path)
         table = render.rows(run)
         picture = f"![accuracy against latency](images/{_picture(name)})"
-        shown = [picture] if plot.panels(table) else []
+        shown = [picture] if plot.panels(headline(path)) else []
         title = f"### `{FOLDER}/{name}.json`"
         env = run.environment
         origin = ", ".join(filter(None, [machine(env), env["gpu"], env["date"][:10]])) + "."
@@ -122,7 +123,8 @@ def taxes(root: Path) -> str:
         for (backbone, way), column in found.items():
             columns = backbones.setdefault(backbone, {})
             columns[way] = max(columns.get(way, column), column, key=lambda each: each.rank)
-    return "\n\n".join(_taxes(backbones[name]) for name in sorted(backbones, reverse=True))
+    order = [name for name in BACKBONES if name in backbones]
+    return "\n\n".join(_taxes(backbones[name]) for name in order)
 
 
 def _taxes(columns: dict[tuple[str, int], _Column]) -> str:
@@ -133,12 +135,16 @@ def _taxes(columns: dict[tuple[str, int], _Column]) -> str:
         for label in labels
     ]
     header = ["model", *(f"{where}, batch {batch}" for where, batch in ways)]
+    files: dict[str, set[Path]] = {}
+    for (where, _), column in columns.items():
+        files.setdefault(where, set()).add(column.path)
     sources: dict[str, dict[str, None]] = {}
     for where, batch in ways:
         path, date, rows = columns[where, batch]
+        which = where if len(files[where]) == 1 else f"{where} at batch {batch}"
         env, threads = read(path).environment, next(iter(rows.values())).result.candidate.threads
         facts = [machine(env), env["gpu"], threads_of(threads), date[:10], f"`{FOLDER}/{path.name}`"]
-        sources.setdefault(", ".join(filter(None, facts)), {})[where] = None
+        sources.setdefault(", ".join(filter(None, facts)), {})[which] = None
     origin = "; ".join(f"{' and '.join(wheres)}: {source}" for source, wheres in sources.items())
     return "\n\n".join([markdown(header, "l" + "r" * len(ways), lines), f"{origin}."])
 
@@ -196,11 +202,9 @@ def _parts(record: dict[str, Any]) -> str:
         )
         cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
         rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
-        if roofs := record["ceilings"].get(str(row["threads"])):
-            least = max(moved / roofs["read"], multiplies / roofs["product"])
-            rates.append(f"{least / inside:.0%}")
-        else:
-            rates.append("")
+        ceiling = record["ceilings"].get(str(row["threads"]))
+        least = ceiling and max(moved / ceiling["read"], multiplies / ceiling["product"])
+        rates.append(f"{least / inside:.0%}" if least else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
         size = [str(row["batch"]), str(row["threads"])]
@@ -254,8 +258,8 @@ def _training(record: dict[str, Any]) -> str:
     rate = [f"{load['images_per_second']:.1f}", ""]
     lines.append(["loading and warping alone", "", str(load["batch"]), f"{load['side']} px", *rate, ""])
     fastest = max(record["rows"], key=lambda row: row["images_per_second"])
-    share = 1 / (1 + load["images_per_second"] / fastest["images_per_second"])
-    waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest row."
+    share = fastest["images_per_second"] / load["images_per_second"]
+    waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest ones."
     made = f"```sh\n{record['command']}\n```\n\n" if record.get("command") else ""
     return f"{made}{markdown(header, 'llrrrrr', lines)}\n\n{waits} {_origin(record)}"
 

@@ -103,11 +103,8 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        # Neighbours must not write over each other; some points coincide.
-        beside = (each for each in written if abs(math.log(x / each[0])) < wide and abs(y - each[1]) < near)
-        taken = {away for _, _, away in beside}
         places = _BELOW_FIRST if not row.tax or candidate.lowering != "auto" else _ABOVE_FIRST
-        away = next((place for place in places if place not in taken), places[0])
+        away = _free(places, (x, y), written, wide, near)
         written.append((x, y, away))
         axes.annotate(
             note,
@@ -116,6 +113,7 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
             textcoords="offset points",
             ha="center",
             fontsize=8,
+            zorder=3,
         )
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("latency of a call, ms: the twin's p50 times the tax")
@@ -128,6 +126,28 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     axes.yaxis.set_tick_params(labelleft=True)
     axes.margins(y=0.15)
     axes.grid(alpha=0.3, which="both")
+
+
+def _free(
+    places: Sequence[int],
+    point: tuple[float, float],
+    written: Sequence[tuple[float, float, int]],
+    wide: float,
+    near: float,
+) -> int:
+    """Return the first place that no neighbour's note has: they must not write over each other.
+
+    Args:
+        places: how far above its point a note may stand, the best first, which is also the last resort.
+        point: where the note belongs.
+        written: the other notes' points and places.
+        wide, near: how far from each other neighbours are at most, as the logarithm of the ratio of their
+            latencies and as a difference of accuracies.
+    """
+    x, y = point
+    beside = (each for each in written if abs(math.log(x / each[0])) < wide and abs(y - each[1]) < near)
+    taken = {away for _, _, away in beside}
+    return next((place for place in places if place not in taken), places[0])
 
 
 def _positions(points: list[Row]) -> dict[Candidate, tuple[float, float]]:

@@ -98,7 +98,7 @@ def legend(run: Run) -> str:
         fewest, most = min(counts), max(counts)
         lines.append(f"Rounds: {fewest}{f' to {most}' if most > fewest else ''}.")
     if random := sorted({result.candidate.model for result in run.results if not result.trained}):
-        lines.append(f"Random weights: {', '.join(random)}.")
+        lines.append(f"Timed with random weights: {', '.join(random)}.")
     if unsteady := [text for result in run.results if (text := _unsteady(result))]:
         found = "; ".join(unsteady)
         lines.append(f"Unsteady, the tax of all, of the first and of the second half of the rounds: {found}.")

@@ -65,7 +65,8 @@ def train(
         How far the run has come: to its end.
 
     Raises:
-        ZooError: the recipe does not fit the data or the processes, or training diverged.
+        ZooError: ``save_every`` is below 1, there are no images, the recipe does not fit the data or the
+            processes, or training diverged.
     """
     if save_every < 1:
         raise ZooError(f"save_every is {save_every}; it must be at least 1.")

@@ -63,6 +63,14 @@ def test_without_accuracy_there_is_no_picture(make_run, tmp_path):
         plot.draw(render.rows(run), tmp_path / "picture.png")
 
 
+def test_notes_of_neighbours_stand_apart():
+    written = [(10.0, 80.0, 8), (10.5, 80.1, -16), (30.0, 80.0, 19), (10.0, 60.0, 19)]
+    places = (8, -16, 19)
+    assert plot._free(places, (10.2, 80.0), written, wide=0.2, near=1) == 19
+    assert plot._free(places, (10.2, 80.0), written, wide=0.01, near=1) == 8
+    assert plot._free(places, (10.2, 80.0), [*written, (10.2, 80.0, 19)], wide=0.2, near=1) == 8
+
+
 @pytest.fixture
 def checkout(make_run, tmp_path):
     """A checkout with results of one machine."""
@@ -99,8 +107,9 @@ def test_taxes_at_a_glance_are_of_one_run_a_column(checkout, make_run):
     # At batch 8 in onnx the earlier file has more models; it does not have the others.
     assert [cell[:3] for cell in rows["resnet18_kw"]] == ["1.2", "1.5", "2.0"]
     assert [cell[:3] for cell in rows["resnet18_dpk"]] == ["", "2.5", ""]
-    assert "onnx and openvino: a CPU (AVX2), 1 thread, 2026-11-22, `benchmarks/later.json`" in origin
-    assert "onnx: a CPU (AVX2), 1 thread, 2026-11-21, `benchmarks/cpu.json`" in origin
+    later, before = "2026-11-22, `benchmarks/later.json`", "2026-11-21, `benchmarks/cpu.json`"
+    assert f"onnx at batch 1 and openvino: a CPU (AVX2), 1 thread, {later}" in origin
+    assert f"onnx at batch 8: a CPU (AVX2), 1 thread, {before}" in origin
 
 
 def test_of_two_files_with_as_many_models_the_later_counts(checkout, make_run):
@@ -170,6 +179,26 @@ def test_pictures_are_drawn_when_the_results_change(checkout, make_run):
     assert pages.pictures(checkout)[name][0] == source
     (checkout / "benchmarks/cpu.json").write_text(make_run({KW: 1.6}).to_json())
     assert pages.pictures(checkout)[name][0] != source
+
+
+def test_a_picture_is_of_the_headline(checkout, make_run, monkeypatch, tmp_path):
+    (checkout / "benchmarks/cpu.json").write_text(make_run({KW: 1.6, replace(KW, threads=2): 1.5}).to_json())
+    drawn = []
+    monkeypatch.setattr(plot, "draw", lambda table, path, source: drawn.extend(table))
+    ((_, (_, draw)),) = pages.pictures(checkout).items()
+    draw(tmp_path / "picture.png")
+    assert {row.result.candidate.threads for row in drawn} == {2}
+    assert "![accuracy" in pages.sections(checkout)
+
+
+def test_a_headline_without_accuracy_has_no_picture(checkout, make_run):
+    run = make_run({KW: 1.6, replace(KW, threads=2, dtype="int8"): 1.5})
+    without = tuple(
+        replace(result, top1=None) if result.candidate.dtype == "int8" else result for result in run.results
+    )
+    (checkout / "benchmarks/cpu.json").write_text(replace(run, results=without).to_json())
+    assert not pages.pictures(checkout)
+    assert "![accuracy" not in pages.sections(checkout)
 
 
 def test_a_folder_without_results_is_that_of_this_checkout(checkout, tmp_path, monkeypatch):
@@ -272,7 +301,7 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     record = {"format": speed.FORMAT, "rows": rows, "loading": load, "environment": ORIGIN}
     path.write_text(json.dumps(record | {"command": command}))
     title, made, table, below = pages.training(tmp_path).split("\n\n")
-    assert "would take 0.2% of the time of the fastest row" in below  # 15 against 9,876.5 images a second
+    assert "would take 0.2% of the time of the fastest ones" in below  # 15 against 9,876.5 images a second
     assert title == "#### `benchmarks/training/cpu.json`"
     assert command in made.splitlines()
     lines = table.splitlines()
