@@ -6,6 +6,7 @@ Results lie in ``benchmarks/`` as ``--json`` writes them. Nothing in the tables 
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -183,26 +184,28 @@ def _parts(record: dict[str, Any]) -> str:
     header = ["model", "batch", "threads", "ms", "over static", *_SHOWN]
     header += ["all else", "GB/s", "GMAC/s", "of the roof", "takes most"]
     lines: list[list[str]] = []
-    for threads, roofs in record["ceilings"].items():
-        reached = [f"{roofs[name] / 1e9:.1f}" for name in ("read", "product")]
+    roofs = {threads: dict(found) for threads, found in record["ceilings"].items()}
+    for threads, found in roofs.items():
+        reached = [f"{found[name] / 1e9:.1f}" for name in ("read", "product")]
         name = "what torch reads and multiplies"
-        lines.append([name, "", threads, *[""] * (len(header) - 7), *reached, "100%", ""])
+        lines.append([name, "", threads, *[""] * (len(header) - 7), *reached, "", ""])
+    for row in record["profiles"]:
+        if ceiling := roofs.get(str(row["threads"])):
+            # A runtime can multiply faster than torch does: the roof is the fastest that was seen.
+            ceiling["product"] = max(ceiling["product"], _multiplies(row) / (_inside(row) or math.inf))
     whole = {_way(row): row["seconds"] for row in record["profiles"]}
     for row in record["profiles"]:
         seconds, kinds = row["seconds"], row["kinds"]
         twin = whole[_way({**row, "model": twin_of(row["model"]), "lowering": AUTO})]
         shown = [kinds[kind] for kind in _SHOWN]
         moved = sum(row["work"].get(kind, 0) for kind in ("moved", "passed", "constants"))
-        multiplies = sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
-        inside = sum(kinds[kind] for kind in (CONTEXT, FACTORS, CONVOLUTION, LAYOUT))
-        if split_name(row["model"])[1] == STATIC:
-            inside = kinds[STATIC_CONVOLUTION]
+        multiplies, inside = _multiplies(row), _inside(row)
         most = ", ".join(
             f"{operator} {spent / seconds:.0%} ({kind})" for operator, kind, _, spent in row["operators"][:3]
         )
         cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
         rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
-        ceiling = record["ceilings"].get(str(row["threads"]))
+        ceiling = roofs.get(str(row["threads"]))
         least = ceiling and max(moved / ceiling["read"], multiplies / ceiling["product"])
         rates.append(f"{least / inside:.0%}" if least else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
@@ -211,6 +214,18 @@ def _parts(record: dict[str, Any]) -> str:
         lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
     table = markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
     return f"{table}\n\n{_origin(record)}"
+
+
+def _multiplies(row: dict[str, Any]) -> float:
+    """Return the multiplies of a profile's dynamic convolutions, of a static model's static ones."""
+    return sum(row["work"].get(kind, 0) for kind in MULTIPLIES)
+
+
+def _inside(row: dict[str, Any]) -> float:
+    """Return the seconds that these convolutions took."""
+    static = split_name(row["model"])[1] == STATIC
+    kinds = (STATIC_CONVOLUTION,) if static else (CONTEXT, FACTORS, CONVOLUTION, LAYOUT)
+    return sum(row["kinds"][kind] for kind in kinds)
 
 
 def _way(row: dict[str, Any]) -> tuple[Any, ...]:
