@@ -12,8 +12,8 @@ Half of the images are upright, because the warps blur all others and the clean 
 network: mobilenetv3_small_100_static went from 68 to 79 % of the clean test images in 14 epochs at 32 px with
 that share, after 28 epochs in three sizes without it and 4 at 32 px. The manifest lists these runs.
 
-What to expect: 80 to 82 % of static, which mobilenetv3_small_100 reached in 50 epochs, its published weights,
-and resnet18 in 36. Their bases came in several runs; these phases have not been run whole.
+What to expect: 80 to 82 % of static, which mobilenetv3_small_100 reached in 64 epochs and resnet18 in 36.
+Their bases came in several runs; these phases have not been run whole.
 
 ``--amp bf16`` can pay where the processor multiplies bf16 (AVX512-BF16 or AMX): docs/performance.md has it
 for resnet18, where all but fgk of the families measured gain.
