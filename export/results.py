@@ -95,7 +95,7 @@ def against_twin(root: Path) -> str:
     """Return the same as points gained over the static twin, and what they cost as multiples of it."""
     trained, evaluation, latency, params = _trained(), read_evaluation(), _latency(root), _params()
     gains = ["clean", "augmented", "rotation", "unchanged when turned"]
-    header = ["model", *gains, "parameters", "training, an image", "latency"]
+    header = ["model", *gains, "parameters", "latency"]
     lines = []
     for name, entry in trained.items():
         twin = trained.get(twin_of(name))
@@ -116,7 +116,6 @@ def against_twin(root: Path) -> str:
                 f"`{name}`",
                 *(f"{pair[0] - pair[1]:+.1f}" if pair else "" for pair in pairs),
                 f"{params[name] / params[twin_of(name)]:.2f}x",
-                f"{_pace(entry) / _pace(twin):.2f}x" if _same_way(entry) == _same_way(twin) else "",
                 f"{row.tax.value:.2f}x" if row and row.tax else "",
             ]
         )
@@ -324,19 +323,6 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
 def _seconds(entry: Mapping[str, Any] | None) -> float:
     """Add up the training time behind an entry, that of the runs it started from included."""
     return entry["seconds"] + _seconds(entry.get("started_from")) if entry else 0
-
-
-def _pace(entry: Mapping[str, Any]) -> float:
-    """Return how long the last run behind an entry took for an image, in seconds."""
-    return entry["seconds"] / entry["images_seen"]
-
-
-def _same_way(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what else than its model the pace of a last run depends on: runs that differ do not compare."""
-    recipe = entry.get("recipe", {})
-    sides = {side for side, _ in recipe.get("phases", [])}
-    choices = (recipe.get(name) for name in ("amp", "batch_size", "threads", "shared_epochs"))
-    return entry["device"], sides, bool(recipe.get("compile")), *choices
 
 
 def _params() -> dict[str, int]:
