@@ -24,9 +24,8 @@ def cpu_model() -> str | None:
     name = facts.get("model name")
     if not name:
         return platform.machine() or None
-    numbered = any(
-        character.isdigit() for character in name.partition("@")[0]
-    )  # the clock is no number of it
+    named = name.partition("@")[0]  # what follows is the clock
+    numbered = any(character.isdigit() for character in named)
     if numbered or not {"cpu family", "model"} <= facts.keys():
         return name
     return f"{name} family {facts['cpu family']} model {facts['model']}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from export import cost
-from export.base import AUTO, FP32
+from export.base import AUTO, FP32, RUNTIMES
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine
@@ -30,11 +30,8 @@ from zoo.pretrained import read_manifest
 from zoo.training import speed
 
 FOLDER = "benchmarks"
-SUMMED_UP = ("onnx", "openvino", "onnx cuda")
-"""The ways to run a model that the README sums up, as ``Candidate.where`` has them."""
-
 BATCHES = (1, 8)
-"""The batch sizes that it shows of them."""
+"""The batch sizes of which the README shows the taxes."""
 
 _FACTS = {"date", "cpu", "gpu", "versions", "commit"}
 _SHOWN = (CONTEXT, FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
@@ -95,6 +92,10 @@ def _legend(run: Run) -> str:
     return "\n".join(f"- {line}" for line in render.legend(run).splitlines())
 
 
+_Way = tuple[bool, int, str, int]
+"""A column's place among the others, then ``Candidate.where`` and the batch size."""
+
+
 class _Column(NamedTuple):
     """One way to run a backbone's models, as one file has it: its rows by label."""
 
@@ -108,40 +109,43 @@ class _Column(NamedTuple):
 
 
 def taxes(root: Path) -> str:
-    """Return the dynamic taxes at a glance: a table for each backbone, a column for each usual way to run it.
+    """Return the dynamic taxes at a glance: a table for each backbone, a column for each way to deploy it.
 
-    A column is of one run, so that its rows compare: of the file with the most models, the latest of those.
+    These are export's formats in fp32, not fixed to one batch size, those on a CPU first. A column is of one
+    run, so that its rows compare: of the file with the most models, the latest of those.
     """
-    backbones: dict[str, dict[tuple[str, int], _Column]] = {}
+    backbones: dict[str, dict[_Way, _Column]] = {}
     for path in results(root).values():
         date = read(path).environment["date"]
-        found: dict[tuple[str, tuple[str, int]], _Column] = {}
+        found: dict[tuple[str, _Way], _Column] = {}
         for row in headline(path):
             candidate = row.result.candidate
-            if candidate.where in SUMMED_UP and candidate.batch in BATCHES:
-                key = split_name(candidate.model)[0], (candidate.where, candidate.batch)
+            deployed = candidate.runtime in RUNTIMES and candidate.dtype == FP32 and not candidate.fixed
+            if deployed and candidate.batch in BATCHES:
+                order = candidate.device != "cpu", list(RUNTIMES).index(candidate.runtime)
+                key = split_name(candidate.model)[0], (*order, candidate.where, candidate.batch)
                 found.setdefault(key, _Column(path, date, {})).rows[candidate.label] = row
         for (backbone, way), column in found.items():
             columns = backbones.setdefault(backbone, {})
             columns[way] = max(columns.get(way, column), column, key=lambda each: each.rank)
-    order = [name for name in BACKBONES if name in backbones]
-    return "\n\n".join(_taxes(backbones[name]) for name in order)
+    return "\n\n".join(_taxes(backbones[name]) for name in BACKBONES if name in backbones)
 
 
-def _taxes(columns: dict[tuple[str, int], _Column]) -> str:
-    ways = sorted(columns, key=lambda way: (SUMMED_UP.index(way[0]), way[1]))
+def _taxes(columns: dict[_Way, _Column]) -> str:
+    ways = sorted(columns)
     labels = dict.fromkeys(label for way in ways for label in columns[way].rows)
     lines = [
         [f"`{label}`", *(_tax_or_time(columns[way].rows.get(label), brief=True) for way in ways)]
         for label in labels
     ]
-    header = ["model", *(f"{where}, batch {batch}" for where, batch in ways)]
+    header = ["model", *(f"{where}, batch {batch}" for *_, where, batch in ways)]
     files: dict[str, set[Path]] = {}
-    for (where, _), column in columns.items():
+    for (*_, where, _), column in columns.items():
         files.setdefault(where, set()).add(column.path)
     sources: dict[str, dict[str, None]] = {}
-    for where, batch in ways:
-        path, date, rows = columns[where, batch]
+    for way in ways:
+        *_, where, batch = way
+        path, date, rows = columns[way]
         which = where if len(files[where]) == 1 else f"{where} at batch {batch}"
         env, threads = read(path).environment, next(iter(rows.values())).result.candidate.threads
         facts = [machine(env), env["gpu"], threads_of(threads), date[:10], f"`{FOLDER}/{path.name}`"]

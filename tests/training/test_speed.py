@@ -106,6 +106,7 @@ def test_the_record_holds_every_way(tmp_path, capsys):
     assert run(speed.main, [*words, "--amp", "bf16", "--rounds", "1", "--json", str(path)]) == 0
     record = json.loads(path.read_text())
     assert record["format"] == speed.FORMAT
+    assert record["command"].endswith(f"--json .../{tmp_path.name}/speed.json"), "no path of this machine"
     assert record["loading"]["images_per_second"] > 0
     assert [(row["model"], row["lowering"]) for row in record["rows"]] == [
         ("resnet10_static", "auto"),

@@ -37,6 +37,7 @@ from zoo.training.augment import Augmentation, warp
 from zoo.training.compiling import compiled, explained
 from zoo.training.loop import memory_format, precision, searched_convolutions, set_training_lowering
 from zoo.training.optimizer import make_optimizer
+from zoo.training.publish import portable
 from zoo.training.recipe import Recipe
 
 _SIDE = 32  # of CIFAR-10
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for ways in wanted:
         rows += measure(ways, args.rounds, args.threads)
         if args.json is not None:
-            command = shlex.join(["python", "-m", "zoo.training.speed", *words])
+            command = shlex.join(["python", "-m", "zoo.training.speed", *map(portable, words)])
             record = {
                 "format": FORMAT,
                 "command": command,

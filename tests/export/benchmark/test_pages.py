@@ -112,6 +112,14 @@ def test_taxes_at_a_glance_are_of_one_run_a_column(checkout, make_run):
     assert f"onnx at batch 8: a CPU (AVX2), 1 thread, {before}" in origin
 
 
+@pytest.mark.parametrize(
+    "change", [{"runtime": "eager"}, {"dtype": "int8"}, {"fixed": True}, {"batch": 32}], ids=str
+)
+def test_at_a_glance_are_formats_in_fp32_for_any_batch(change, checkout, make_run):
+    (checkout / "benchmarks/cpu.json").write_text(make_run({KW: 1.5, replace(KW, **change): 2.5}).to_json())
+    assert pages.taxes(checkout).splitlines()[0] == "| model | onnx, batch 8 |"
+
+
 def test_of_two_files_with_as_many_models_the_later_counts(checkout, make_run):
     for name, date, tax in (("a", "2026-11-23", 4.0), ("b", "2026-11-22", 3.0)):
         run = make_run({KW: tax, DPK: tax})
