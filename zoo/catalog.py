@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fnmatch
+import functools
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -190,21 +191,27 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _row(name: str, entry: dict[str, Any]) -> Row:
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
-    with torch.device("meta"):
-        model = create_model(name)
-    params = _params(model)
+    params, macs = _cost(name)
     figures = entry.get("figures", {})
     return Row(
         model=name,
         family=split_name(name)[1],
         params=params,
-        macs=complexity(fold(model), config.input_size).macs,
+        macs=macs,
         weights=entry.get("bytes"),
         top1=figures.get("top1"),
         top1_augmented=figures.get("top1_augmented"),
     )
+
+
+@functools.cache
+def _cost(name: str) -> tuple[int, int]:
+    """Return the parameters of a model, and the multiplies of the deployed one for an image."""
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    with torch.device("meta"):
+        model = create_model(name)
+    return _params(model), complexity(fold(model), config.input_size).macs
 
 
 def _params(model: nn.Module) -> int:

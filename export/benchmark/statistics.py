@@ -7,7 +7,9 @@ of the rounds in which something else disturbed one of the two.
 A candidate's samples are ``rounds``: for every round the seconds of each call.
 """
 
+import functools
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +55,7 @@ def paired_ratios(rounds: Rounds, twin: Rounds) -> np.ndarray:
         ValueError: the two were not timed in the same rounds.
     """
     pairs = zip(rounds, twin, strict=True)
-    return np.array([np.median(calls) / np.median(others) for calls, others in pairs])
+    return np.array([median(calls) / median(others) for calls, others in pairs])
 
 
 def bootstrap_median(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
@@ -61,7 +63,7 @@ def bootstrap_median(values: Sequence[float] | np.ndarray, seed: int = 0) -> Int
 
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.)
     """
-    return _interval(float(np.median(values)), _resampled_medians(values, seed))
+    return _interval(float(np.median(values)), _resampled_medians(tuple(values), seed))
 
 
 def paired_ratio(rounds: Rounds, twin: Rounds, seed: int = 0) -> Interval:
@@ -76,12 +78,13 @@ def change(now: Sequence[float] | np.ndarray, then: Sequence[float] | np.ndarray
         now, then: one ratio a round, from :func:`paired_ratios`.
         seed: of the resampling.
     """
-    medians = _resampled_medians(now, seed) / _resampled_medians(then, seed + 1)
+    medians = _resampled_medians(tuple(now), seed) / _resampled_medians(tuple(then), seed + 1)
     return _interval(float(np.median(now) / np.median(then)), medians)
 
 
-def _resampled_medians(values: Sequence[float] | np.ndarray, seed: int) -> np.ndarray:
-    array = np.asarray(values, float)
+@functools.lru_cache(maxsize=8192)  # one table shows what another one does, and each asks anew
+def _resampled_medians(values: tuple[float, ...], seed: int) -> np.ndarray:
+    array = np.asarray(values)
     picks = np.random.default_rng(seed).integers(0, len(array), (_RESAMPLES, len(array)))
     return np.median(array[picks], axis=1)
 
