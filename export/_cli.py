@@ -6,17 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 
 from export import _flow
+from export._inputs import REAL_IMAGES, real_images
 from export.base import FP32, TUNE, ExportOptions, Runtime
 from export.certificate import CertificateError
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
 from zoo.models import check_name
-
-_REAL_IMAGES = 256
 
 
 def parser(runtime: Runtime) -> argparse.ArgumentParser:
@@ -54,7 +52,7 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
         "--size", type=int, help="height and width of the input in pixels (default: the model's)"
     )
     made.add_argument(
-        "--data", type=Path, help=f"CIFAR-10 parquet folder: certify on {_REAL_IMAGES} test images too"
+        "--data", type=Path, help=f"CIFAR-10 parquet folder: certify on {REAL_IMAGES} test images too"
     )
     return made
 
@@ -88,7 +86,7 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
     pretrained = not args.no_pretrained and args.checkpoint is None
     _check_classes(args.num_classes, config.num_classes if pretrained else None)
 
-    images = None if args.data is None else _real_images(args.data, size[1])
+    images = None if args.data is None else real_images(args.data, size[1])
     kwargs = {} if args.num_classes is None else {"num_classes": args.num_classes}
     model, weights = _flow.load_model(args.model, pretrained, args.checkpoint, **kwargs)
     say = functools.partial(print, flush=True)
@@ -128,16 +126,3 @@ def _check_classes(asked: int | None, trained: int | None) -> None:
             f"the pretrained weights have {trained} classes, not {asked}; "
             "give weights that fit with --checkpoint, or --no-pretrained for random ones."
         )
-
-
-def _real_images(folder: Path, side: int) -> np.ndarray:
-    from zoo.training.augment import normalise
-    from zoo.training.data import load_cifar10
-
-    pixels = load_cifar10("test", folder).images[:_REAL_IMAGES]
-    try:
-        return normalise(pixels, side).numpy()
-    except (MemoryError, RuntimeError) as error:
-        raise ZooError(
-            f"{len(pixels)} images of {side} x {side} pixels do not fit in memory; give a smaller --size."
-        ) from error

@@ -1,11 +1,15 @@
 """What a model takes and gives, found out before anything is exported."""
 
+from pathlib import Path
+
 import numpy as np
 from torch import nn
 
 from export._metadata import name_of
 from export.base import ExportOptions, Predict, first_line
 from zoo.errors import ZooError
+
+REAL_IMAGES = 256
 
 
 def input_size(model: nn.Module, options: ExportOptions) -> tuple[int, int, int]:
@@ -21,6 +25,24 @@ def input_size(model: nn.Module, options: ExportOptions) -> tuple[int, int, int]
         raise ZooError(f"{name_of(model)} does not say its input size; {cure}.")
     channels, height, width = size
     return channels, height, width
+
+
+def real_images(folder: Path, side: int) -> np.ndarray:
+    """Return the first :data:`REAL_IMAGES` test images of a CIFAR-10 parquet folder, normalised, ``side`` px.
+
+    Raises:
+        ZooError: the folder holds no such data, or memory cannot hold the images.
+    """
+    from zoo.training.augment import normalise
+    from zoo.training.data import load_cifar10
+
+    pixels = load_cifar10("test", folder).images[:REAL_IMAGES]
+    try:
+        return normalise(pixels, side).numpy()
+    except (MemoryError, RuntimeError) as error:
+        raise ZooError(
+            f"{len(pixels)} images of {side} x {side} pixels do not fit in memory; give a smaller size."
+        ) from error
 
 
 def count_outputs(expected: Predict, name: str, size: tuple[int, int, int]) -> int:

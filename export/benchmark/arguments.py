@@ -18,8 +18,7 @@ RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accur
 
 _NOT_OF_A_BREAKDOWN = (
     "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
-    "cuda_graphs", "against", "seed", "fixed_batch",
-    "passes",
+    "cuda_graphs", "against", "seed", "fixed_batch", "passes", "data",
 )  # fmt: skip
 
 _PASSES = 3
@@ -59,6 +58,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.certify and INT8 in args.dtypes:
         cure = f"python -m export.onnx --dtype {INT8} --data DIR certifies one on real images"
         raise ZooError(f"--certify does not go with {INT8}; leave one out: {cure}.")
+    if args.data and INT8 not in args.dtypes:
+        raise ZooError(f"--data is for the ranges of {INT8} alone; add --dtypes {INT8}, or leave it out.")
     for name, value in (_QUICK if args.quick else _USUAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -106,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--runtimes", **words, help=f"of {', '.join(ENGINES)}, or all (default: all that prepare quickly)")
     add("--devices", **words, help="cpu, cuda, or what else a runtime has (default: cpu cuda)")
     add("--dtypes", default=["fp32"], **words, help="fp32, bf16, int8 (default: fp32)")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="CIFAR-10 parquet folder, which int8 needs of trained weights",
+    )
     add("--lowerings", default=["auto"], **words, help="auto, tune, names of lowerings, or all")
     add("--batch", **numbers, help="batch sizes (default: 1 8)")
     add("--fixed-batch", action="store_true", help="artifacts for one batch size each (default: for any)")

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from export.base import INT8
 from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
 from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
 from export.benchmark.layout import threads_of
-from export.benchmark.plan import Candidate, Wish, plan
+from export.benchmark.plan import Candidate, Plan, Wish, plan
 from export.benchmark.prepare import Workshop, WrongResult
 from export.benchmark.results import Run, read
 from export.benchmark.run import Benchmark, Effort
@@ -87,9 +88,11 @@ def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int
             fixed=args.fixed_batch,
         )
     )
+    subjects = Subjects(not args.no_pretrained)
+    _check_ranges(planned, subjects, args.data)
     print(f"{len(planned.candidates)} candidates, static twins included")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        workshop = Workshop(Subjects(not args.no_pretrained), Path(folder), args.certify, args.cuda_graphs)
+        workshop = Workshop(subjects, Path(folder), args.certify, args.cuda_graphs, args.data)
         benchmark = Benchmark(planned, workshop, effort, lambda line: print(line, flush=True))
         run = replace(benchmark.run(), command=command)
     if args.json is not None:
@@ -97,6 +100,20 @@ def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int
             path.write_text(run.to_json(), encoding="utf-8")
     show(run, args.output, earlier)
     return int(benchmark.wrong)
+
+
+def _check_ranges(planned: Plan, subjects: Subjects, data: Path | None) -> None:
+    """Refuse int8 of trained weights without images: on random inputs it is far off, and so not timed.
+
+    Raises:
+        ZooError: such a candidate is planned.
+    """
+    for candidate in planned.candidates:
+        if candidate.dtype == INT8 and data is None and subjects.is_trained(candidate.model):
+            raise ZooError(
+                f"{INT8} of {candidate.model}'s trained weights needs images for its ranges; give a CIFAR-10 "
+                "parquet folder as --data, or --no-pretrained."
+            )
 
 
 def _break_down(args: argparse.Namespace) -> int:

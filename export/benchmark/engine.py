@@ -6,15 +6,18 @@ lies on the device before the call, its result stays there, and a call ends when
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import nn
 
+from export._trials import Draws
 from export.base import FP32, INT8, ExportOptions, Runtime
 from zoo.cli import atomic_path
+
+_CALIBRATED = 64
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Setting:
         threads: that an operator may use.
         frozen: whether the artifact takes this batch size only.
         cuda_graphs: whether a call on CUDA replays a recorded graph, where the engine can.
+        images: what int8 sees its ranges on, (N, C, H, W), float32, normalised; None means random numbers.
     """
 
     input_size: tuple[int, int, int]
@@ -37,6 +41,7 @@ class Setting:
     threads: int = 1
     frozen: bool = False
     cuda_graphs: bool = False
+    images: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 class Bound(NamedTuple):
@@ -127,6 +132,11 @@ class FileEngine(Engine):
             dtype = INT8 if setting.dtype == INT8 else FP32  # bf16 is how a network runs, not what is written
             options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=dtype)
             self.write(model, options, temporary)
+            if dtype == INT8:
+                images = setting.images
+                if images is None:
+                    images = Draws(np.random.default_rng(1), setting.input_size).unlike(_CALIBRATED)
+                self.quantize(temporary, options, images)
 
     @abstractmethod
     def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
@@ -135,6 +145,14 @@ class FileEngine(Engine):
         Raises:
             ZooError: the format cannot express the model.
         """
+
+    def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> None:
+        """Rewrite the file at ``path`` in int8, with the ranges that it has on ``images``, in place.
+
+        Raises:
+            ZooError: there is nothing in it to rewrite.
+        """
+        raise NotImplementedError(f"{self.kind} has no {INT8}, so its dtypes should not name it")
 
     @abstractmethod
     def load(self, path: Path, setting: Setting) -> Bind:

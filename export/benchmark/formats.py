@@ -6,15 +6,12 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from export._trials import Draws
-from export.base import FP32, ExportOptions, Runtime
+from export.base import ExportOptions, Runtime
 from export.benchmark import sessions
 from export.benchmark.engine import Bind, Bound, FileEngine, Setting
 from export.benchmark.networks import on_device
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScript, load_module
-
-_CALIBRATED = 64
 
 
 class Exported(FileEngine):
@@ -31,12 +28,12 @@ class Exported(FileEngine):
         return self.runtime.available(device)
 
     def write(self, model: nn.Module, options: ExportOptions, path: Path) -> None:
-        """Write the file as the format does it, in int8 with the ranges of what it will be timed on."""
+        """Write the file as the format does it."""
         self.runtime.export(model, path, options)
-        if options.dtype != FP32:
-            assert options.input_size is not None
-            draws = Draws(np.random.default_rng(1), options.input_size)
-            self.runtime.quantize(path, options, draws.unlike(_CALIBRATED))
+
+    def quantize(self, path: Path, options: ExportOptions, images: np.ndarray) -> None:
+        """Rewrite the file as the format does it."""
+        self.runtime.quantize(path, options, images)
 
 
 class Onnx(Exported):

@@ -1,6 +1,7 @@
 """From candidates to calls: every artifact written first, every candidate right before it is timed."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from export._flow import export as certified_export
+from export._inputs import real_images
 from export._trials import Draws, Trial
-from export.base import TUNE, ExportOptions, Runtime, first_line
+from export.base import INT8, TUNE, ExportOptions, Runtime, first_line
 from export.benchmark.engine import Bound, FileEngine, Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -64,13 +66,24 @@ class Workshop:
         certify: whether every artifact passes the whole certificate of ``python -m export``, beyond the one
             batch that every candidate is held against.
         cuda_graphs: see :class:`Setting`.
+        data: a CIFAR-10 parquet folder, of whose images int8 candidates see one half for their ranges and are
+            held against their models on the other; None means random inputs for both.
     """
 
-    def __init__(self, subjects: Subjects, folder: Path, certify: bool = False, cuda_graphs: bool = False):
+    def __init__(
+        self,
+        subjects: Subjects,
+        folder: Path,
+        certify: bool = False,
+        cuda_graphs: bool = False,
+        data: Path | None = None,
+    ):
         self.subjects = subjects
         self.folder = folder
         self.certify = certify
         self.cuda_graphs = cuda_graphs
+        self.data = data
+        self._images = functools.lru_cache(maxsize=None)(real_images)
 
     def setting(self, candidate: Candidate) -> Setting:
         """Return how a candidate is to be run."""
@@ -82,7 +95,23 @@ class Workshop:
             threads=candidate.threads,
             frozen=candidate.frozen,
             cuda_graphs=self.cuda_graphs,
+            images=None if (images := self._real_images(candidate)) is None else images[::2],
         )
+
+    def inputs(self, candidate: Candidate) -> np.ndarray:
+        """Return the batch that a candidate is timed on, (N, C, H, W)."""
+        images = self._real_images(candidate)
+        if images is None:
+            draws = Draws(np.random.default_rng(0), self.subjects.size(candidate.model))
+            return draws.unlike(candidate.batch)
+        others = images[1::2]
+        return others[np.arange(candidate.batch) % len(others)]
+
+    def _real_images(self, candidate: Candidate) -> np.ndarray | None:
+        """Return the images of an int8 candidate; others compute the same whatever they see."""
+        if self.data is None or candidate.dtype != INT8:
+            return None
+        return self._images(self.data, self.subjects.size(candidate.model)[1])
 
     def place(self, candidate: Candidate) -> Path:
         """Return the folder of a candidate's artifacts."""
@@ -135,7 +164,7 @@ class Workshop:
         """
         setting = self.setting(candidate)
         bind = ENGINES[candidate.runtime].prepare(self.deployed(candidate), setting, self.place(candidate))
-        images = Draws(np.random.default_rng(0), setting.input_size).unlike(candidate.batch)
+        images = self.inputs(candidate)
         try:
             bound = bind(images)
             found = bound.fetch(bound.call())

@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
-from export import _cli
 from export import onnx as onnx_command
 from export import openvino as openvino_command
 from export import torchscript as torchscript_command
 from export.__main__ import main as doctor
+from export._inputs import real_images
 from export.base import RUNTIMES, runtime
 from zoo.cli import run
 from zoo.errors import ZooError
@@ -124,7 +124,7 @@ def test_real_images_that_memory_cannot_hold_are_one_sentence(monkeypatch):
     monkeypatch.setattr("zoo.training.data.load_cifar10", lambda *args: SimpleNamespace(images=[0] * 300))
     monkeypatch.setattr("zoo.training.augment.normalise", huge)
     with pytest.raises(ZooError, match="256 images of 900 x 900 pixels do not fit in memory"):
-        _cli._real_images(Path("data"), 900)
+        real_images(Path("data"), 900)
 
 
 @pytest.mark.parametrize("opset", ["17", "99"])

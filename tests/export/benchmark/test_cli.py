@@ -103,6 +103,8 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
         ("--breakdown benchnet_kw --fixed-batch", "has no use for --fixed-batch"),
         ("--model benchnet_kw --cuda-graphs --runtimes aoti openvino", "does nothing for aoti, openvino"),
         ("--breakdown benchnet_condconv --lowerings auto timm", "leave the lowering timm out"),
+        ("--model benchnet_kw --data somewhere", "--data is for the ranges of int8 alone; add --dtypes int8"),
+        ("--model resnet18_fgk --quick --dtypes int8", "int8 of resnet18_static's trained weights needs"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(words, said, capsys):

@@ -80,6 +80,25 @@ def test_a_certified_artifact_keeps_its_size(subjects, tmp_path):
     assert ready.file_bytes == ready.path.stat().st_size
 
 
+def test_int8_sees_one_half_of_real_images_and_is_timed_on_the_other(subjects, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).normal(3, 0.1, (6, 3, 32, 32)).astype(np.float32)
+    asked = []
+    monkeypatch.setattr("export.benchmark.prepare.real_images", lambda *where: asked.append(where) or images)
+    workshop = Workshop(subjects, tmp_path, data=tmp_path / "data")
+    int8 = Candidate("benchnet_static", "onnx", dtype="int8", batch=5)
+    ready = workshop.prepare(int8)
+    assert np.array_equal(workshop.setting(int8).images, images[::2])
+    assert np.array_equal(workshop.inputs(int8), images[[1, 3, 5, 1, 3]])
+    assert asked == [(tmp_path / "data", 32)]
+    inputs = [node.input for node in onnx.load(ready.path).graph.node if node.op_type == "QuantizeLinear"]
+    constants = {each.name: numpy_helper.to_array(each) for each in onnx.load(ready.path).graph.initializer}
+    (scale,) = [constants[names[1]] for names in inputs if names[0] == "input"]
+    assert 255 * scale == pytest.approx(images[::2].max(), rel=0.01)  # of all values from 0 up, in 255 steps
+    plain = dataclasses.replace(int8, dtype="fp32")
+    assert workshop.setting(plain).images is None
+    assert not np.array_equal(workshop.inputs(plain), workshop.inputs(int8))
+
+
 def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
     planned = plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
     lines = []
