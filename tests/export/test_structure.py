@@ -111,11 +111,11 @@ def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
 
 
 def test_what_no_image_changes_is_a_constant(graphs):
-    """The keys times the out-queries of dpk, and each term of the embedding as fgk's ``widen`` leaves it."""
+    """The keys times the out-queries of dpk by term, and of fgk's embedding as ``widen`` leaves it."""
     shapes = {
         family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
     }
-    assert (64 * 3, 8) in shapes["dpk"]  # one of the four terms is set apart
+    assert (64, 8) in shapes["dpk"]
     assert (64, 64, 1, 1) in shapes["fgk"]
 
 
@@ -159,13 +159,25 @@ def test_scales_are_given_their_shape_once(graphs):
 
 def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
     found = count(graphs("dpk"))
+    assert not {"Softmax", "ReduceMax", "Max"} & found.keys()
+    assert found["Exp"] == FAMILIES["dpk"].sizes["bank_size"] - 1
+
+
+def test_a_softmax_that_may_overflow_takes_the_maximum_of_whole_tensors(tmp_path):
+    """onnxruntime's Softmax wants the few numbers of a pair of channels side by side, and moves them there."""
+    layer = FAMILIES["dpk"](8, 8, 3, padding=1)
+    layer.keys.data.mul_(1e3)
+    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    export.onnx.export(model, tmp_path / "model.onnx", input_size=(8, 6, 6))
+    found = count(onnx.load(tmp_path / "model.onnx").graph)
     assert not {"Softmax", "ReduceMax"} & found.keys()
-    assert found["Exp"] == 1
+    assert found["Max"] == found["Exp"] - 2 == layer.bank_size - 2
 
 
 def test_a_large_mixing_is_made_in_slices(tmp_path):
     layer = FAMILIES["dpk"](512, 512, 3, padding=1)
     model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     export.onnx.export(model, tmp_path / "model.onnx", input_size=(512, 6, 6))
-    slices = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
-    assert slices == 512 * 512 * (layer.bank_size - 1) // layer.slice_numbers > 1
+    shares = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
+    terms = layer.bank_size - 1
+    assert shares == terms * (512 * 512 * terms // layer.slice_numbers) > terms

@@ -335,17 +335,17 @@ def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicC
         torch.testing.assert_close(set_lowering(conv, name)(x), y, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bounded_softmax_is_the_same_softmax() -> None:
-    conv = FAMILIES["dpk"](4, 6, 3).eval()
+@pytest.mark.parametrize(("scale", "bounded"), [(1, True), (1e3, False)])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_settled_softmax_is_the_same_softmax(scale: float, bounded: bool, groups: int) -> None:
+    conv = FAMILIES["dpk"](4, 4, 3, groups=groups).eval()
+    with torch.no_grad():
+        conv.keys.mul_(scale)
     context = 100 * torch.randn(3, 4)
     kernels = conv.kernels(context)
-    assert settle(conv).bounded
-    assert conv.terms == conv.bank_size - 1
+    assert settle(conv).bounded == bounded
+    assert (conv.terms == conv.bank_size - 1) == (bounded or groups == 1)
     torch.testing.assert_close(conv.kernels(context), kernels)
-    with torch.no_grad():
-        conv.keys.mul_(1e3)
-    assert not settle(conv).bounded
-    assert conv.terms == conv.bank_size
 
 
 def test_a_bank_of_one_kernel_settles() -> None:

@@ -17,12 +17,13 @@ class DotProductConv2d(DynamicConv2d):
         q[n,o,i]   = in_queries[i] * out_queries[o] * tanh(reduce(g[n]))
         K[n,o,i,:] = softmax_m(q[n,o,i] . keys[m] / sqrt(D)) @ bank
 
-    This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
-    bounds the logits whatever the image; where the parameters make that bound small enough, a deployed
-    softmax needs no pass for the maximum. It sums to one besides, so that the mean of the bank can be set
-    apart, one term less::
+    This is attention with the bank as values: the mixing depends on the sample, the basis is static. The
+    shares sum to one, so that once deployed the mean of the bank is set apart, one term less::
 
         K = mean(bank) + sum_{m>0} (softmax_m - 1/M) * (bank[m] - bank[0])
+
+    The tanh bounds the logits whatever the image; where the parameters make that bound small enough, a
+    deployed softmax needs no pass for the maximum.
 
     The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a static
     convolution's multiplies.
@@ -53,6 +54,7 @@ class DotProductConv2d(DynamicConv2d):
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register bank, keys, in_queries, out_queries and reduce."""
         self.terms = self.bank_size
+        self.sets_apart = False
         self.bounded = False
         if per_group == 1 and self.out_channels == self.in_channels:
             self.extra_lowerings = ("scaled",)
@@ -95,32 +97,51 @@ class DotProductConv2d(DynamicConv2d):
         # Independent of the sample, so an exporter folds it to one constant.
         keys: Tensor = self.keys
         bank: Tensor = self.bank
-        if self.bounded:
+        if self.sets_apart:
             keys, bank = keys[1:] - keys[:1], bank[1:] - bank[:1]
         static = self.out_queries[first:last].unsqueeze(1) * keys.unsqueeze(0) * self.key_dim**-0.5
-        # Runtimes are slow to add up a few numbers that lie side by side: where there is no long axis behind
-        # the kernels, the outputs go there meanwhile.
-        depthwise = self.groups == self.in_channels
-        axis = 1 if depthwise else 2
-        if depthwise:
-            static = static.transpose(0, 1)
         # The sample joins the shorter factor: a product with the static one on the right needs no copies.
-        queries = static.flatten(0, 1) * self.reduce(context).tanh().unsqueeze(1)
-        logits = queries @ self.in_queries.t()
-        logits = logits.unflatten(1, (self.terms, -1) if depthwise else (-1, self.terms))
-        if self.bounded:
-            shares = logits.exp()
-            shares = shares * (shares.sum(dim=axis, keepdim=True) + 1).reciprocal()
+        sample, in_queries = self.reduce(context).tanh().unsqueeze(1), self.in_queries.t()
+        # Runtimes are slow to add up a few numbers that lie side by side, or few rows apart.
+        if self.groups == self.in_channels:
+            # There is no long axis behind the kernels, so the outputs go there meanwhile.
+            logits = (static.transpose(0, 1).flatten(0, 1) * sample) @ in_queries
+            logits = logits.unflatten(1, (self.terms, -1))
+            if self.sets_apart:
+                shares = logits.exp()
+                mixing = shares * (shares.sum(dim=1, keepdim=True) + 1).reciprocal() - 1 / self.bank_size
+            else:
+                mixing = logits.softmax(dim=1)
+            mixing = mixing.transpose(1, 2)
+        elif self.sets_apart:
             # With whole shares the terms would add up to nearly minus the first kernel over all channels, and
             # what that and the first kernel leave of each other would have lost a digit.
-            mixing = shares - 1 / self.bank_size
+            parts = [(static[:, term] * sample) @ in_queries for term in range(self.terms)]
+            mixing = torch.stack([share - 1 / self.bank_size for share in self._softmax(parts)], dim=2)
         else:
-            mixing = logits.softmax(dim=axis)
-        return mixing.transpose(1, 2) if depthwise else mixing, bank.unsqueeze(0)
+            logits = (static.flatten(0, 1) * sample) @ in_queries
+            mixing = logits.unflatten(1, (-1, self.terms)).softmax(dim=2)
+        return mixing, bank.unsqueeze(0)
+
+    def _softmax(self, logits: list[Tensor]) -> list[Tensor]:
+        """Return the softmax of tensors of one shape and of another logit of 0, whose share is left out."""
+        if self.bounded:
+            shares = [logit.exp() for logit in logits]
+            total = shares[0] + 1
+        else:
+            top = logits[0].relu()
+            for logit in logits[1:]:
+                top = torch.maximum(top, logit)
+            shares = [(logit - top).exp() for logit in logits]
+            total = shares[0] + top.neg().exp()
+        for share in shares[1:]:
+            total = total + share
+        inverse = total.reciprocal()
+        return [share * inverse for share in shares]
 
     def kernel_apart(self) -> Tensor | None:
         """Return the mean of the bank where it is set apart."""
-        return self.bank.mean(dim=0) if self.bounded else None
+        return self.bank.mean(dim=0) if self.sets_apart else None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or scale the input channels of a depthwise convolution."""
@@ -135,14 +156,16 @@ class DotProductConv2d(DynamicConv2d):
     @torch.jit.unused
     @torch.no_grad()
     def settle_(self) -> None:
-        """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice."""
+        """Set the mean apart, without a pass for the maximum if no exponential can overflow; slice."""
         apart = self.keys[1:] - self.keys[:1]
         pairs = (self.out_queries.unsqueeze(1) * apart).abs().flatten(0, 1) @ self.in_queries.abs().t()
         info = torch.finfo(self.keys.dtype)
         # Up to M such exponentials add up, and their reciprocal must be no subnormal number.
         most = -math.log(info.tiny * self.bank_size)
         self.bounded = self.bank_size > 1 and bool(pairs.max() * self.key_dim**-0.5 < most)
-        self.terms = self.bank_size - self.bounded
+        dense = self.bank_size > 1 and self.groups < self.in_channels
+        self.sets_apart = self.bounded or dense
+        self.terms = self.bank_size - self.sets_apart
         super().settle_()
 
     @torch.jit.unused
