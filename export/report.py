@@ -223,6 +223,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "accuracy": results.accuracy,
         "curves": results.curves,
         "spared": results.spared,
+        "seeds": results.seeds,
         "against the twin": results.against_twin,
         "costs": results.costs,
         "transfer": results.transfer,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from export.benchmark import pages, plot, render
@@ -20,7 +21,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
-from zoo.pretrained import images_seen, read_manifest, trained_on
+from zoo.pretrained import devices, images_seen, read_manifest, trained_on
 from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
 
@@ -81,7 +82,9 @@ def aims(_root: Path) -> str:
         if entry is None:
             return f"`{name}` no weights"
         figure = entry["figures"][_FIGURES[images]]
-        where = "CPU" if trained_on(entry).startswith("CPU") else "GPU"
+        where = (
+            "CPU" if all(device is None or device.startswith("CPU") for device in devices(entry)) else "GPU"
+        )
         return f"`{name}` {f'**{figure:.2f} %**' if figure >= aim else f'{figure:.2f} %'} ({where})"
 
     lines = [
@@ -94,7 +97,7 @@ def aims(_root: Path) -> str:
 def against_twin(root: Path) -> str:
     """Return the same as points gained over the static twin, and what they cost as multiples of it."""
     trained, evaluation, latency, params = _trained(), read_evaluation(), _latency(root), _params()
-    gains = ["clean", "augmented", "rotation", "unchanged when turned"]
+    gains = ["clean", "augmented", *STEPS, "unchanged when turned"]
     header = ["model", *gains, "parameters", "latency"]
     lines = []
     for name, entry in trained.items():
@@ -105,10 +108,8 @@ def against_twin(root: Path) -> str:
             (entry["figures"][figure], twin["figures"][figure]) for figure in ("top1", "top1_augmented")
         ]
         mine, its = evaluation.get(name), evaluation.get(twin_of(name))
-        for figure in ("top1", "unchanged"):
-            both = (
-                mine and its and (curve_mean(mine, figure, "rotation"), curve_mean(its, figure, "rotation"))
-            )
+        for figure, step in [("top1", step) for step in STEPS] + [("unchanged", "rotation")]:
+            both = mine and its and (curve_mean(mine, figure, step), curve_mean(its, figure, step))
             pairs.append(both or None)
         row, _ = latency.get(name, (None, ""))
         lines.append(
@@ -216,6 +217,30 @@ def spared(root: Path) -> str:
         f"angles: {images:,} images: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'r' * len(header), lines)}\n\n{how}"
+
+
+def seeds(root: Path) -> str:
+    """Return what docs/seeds.py found of runs that differ in their seed, model by model."""
+    record = _record(root, "seeds")
+    models: dict[str, list[dict[str, Any]]] = {}
+    for row in record["rows"]:
+        models.setdefault(row["model"], []).append(row)
+    lines = []
+    for name, rows in models.items():
+        cells = [f"`{name}`", str(len(rows))]
+        for figure in _FIGURES.values():
+            found = [row[figure] for row in rows]
+            cells.append(f"{mean(found):.2f} ± {stdev(found):.2f} %")
+            cells.append(f"{min(found):.2f} to {max(found):.2f} %")
+        lines.append(cells)
+    header = ["model", "runs"]
+    for images in _FIGURES:
+        header += [f"{images}, mean and standard deviation", "lowest to highest"]
+    how = (
+        f"Runs of {record['images_seen']:,} images, all of a model from the same weights; augmented: "
+        f"{record['draws']} draws, the same for all: `{record['command']}`"
+    )
+    return f"{pages.markdown(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
 
 def _record(root: Path, name: str) -> Any:

@@ -84,18 +84,23 @@ def images_seen(entry: Mapping[str, Any] | None) -> int:
     return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
 
 
-def trained_on(entry: Mapping[str, Any]) -> str:
-    """Return what the runs behind a manifest entry computed on, in their order, each device once.
+def devices(entry: Mapping[str, Any]) -> list[str | None]:
+    """Return what each run behind a manifest entry computed on, in their order; None: not recorded.
 
     Args:
-        entry: of the manifest; runs that name no device are passed over.
+        entry: of the manifest.
     """
-    found: list[str] = []
+    found: list[str | None] = []
     run: Mapping[str, Any] | None = entry
     while run:
-        found.insert(0, run.get("device", ""))
+        found.insert(0, run.get("device"))
         run = run.get("started_from")
-    return ", then ".join(filter(None, dict.fromkeys(found)))
+    return found
+
+
+def trained_on(entry: Mapping[str, Any]) -> str:
+    """Return :func:`devices` as words, each device once."""
+    return ", then ".join(dict.fromkeys(device or "unrecorded" for device in devices(entry)))
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:

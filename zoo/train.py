@@ -21,6 +21,7 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.errors import ZooError
+from zoo.evaluate import DRAWS
 from zoo.pretrained import manifest_entry
 from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training._require import first_process_first, is_first_process
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (options.publish or options.publish_only) and is_first_process():
         test = load_cifar10("test", options.data)
         found = publish(
-            run_dir, test, options.data_note, draws=options.draws or 1, replace_better=options.replace
+            run_dir, test, options.data_note, draws=options.draws or DRAWS, replace_better=options.replace
         )
         print(f"published: top-1 {found['top1']:.2f} %, on augmented images {found['top1_augmented']:.2f} %")
     return 0
@@ -192,7 +193,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--publish", action="store_true", help="when done, evaluate and store the weights")
     add("--publish-only", action="store_true", help="publish the finished run in --run-dir")
     add(
-        "--draws", type=int, metavar="N", help="random warps of every image that is published on (default: 1)"
+        "--draws",
+        type=int,
+        metavar="N",
+        help=f"random warps of every image that is published on (default: {DRAWS})",
     )
     add("--replace", action="store_true", help="publish even where the published weights do better")
 

@@ -116,6 +116,7 @@ def test_what_no_image_changes_is_a_constant(graphs):
         family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
     }
     assert (64, 8) in shapes["dpk"]
+    assert not {(4, 8), (3, 8)} & shapes["dpk"]  # the keys are in it
     assert (64, 64, 1, 1) in shapes["fgk"]
 
 
@@ -164,7 +165,7 @@ def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
 
 
 def test_a_softmax_that_may_overflow_takes_the_maximum_of_whole_tensors(tmp_path):
-    """onnxruntime's Softmax wants the few numbers of a pair of channels side by side, and moves them there."""
+    """onnxruntime's Softmax wants the few numbers of a pair of channels side by side and moves them."""
     layer = FAMILIES["dpk"](8, 8, 3, padding=1)
     layer.keys.data.mul_(1e3)
     model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()

@@ -91,10 +91,10 @@ def test_aims_that_are_met_stand_out(known, tmp_path, monkeypatch):
 
 def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_path):
     assert rows(results.against_twin(tmp_path)) == [
-        ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+5.5", "1.50x", ""]
+        ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+6.0", "+6.0", "+5.5", "1.50x", ""]
     ]
     known.pop(TWIN)
-    assert rows(results.against_twin(tmp_path))[0][3:5] == ["", ""]
+    assert rows(results.against_twin(tmp_path))[0][3:7] == [""] * 4
 
 
 def test_what_a_model_was_trained_on_has_the_runs_before(known, tmp_path):
@@ -109,7 +109,7 @@ def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
         "15.00 M",
         "2.0 MB",
         "1,500",
-        "1.5 h, CPU",
+        "1.5 h, unrecorded, then CPU",
     ]
 
 
@@ -222,3 +222,14 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
     assert first == "| 0% | 25% | 70.00 % | 40.00 % | 50.0 % | 51.0 % | 50.0 % | 50.0 % | 50.0 % | 50.0 % |"
     assert second.startswith("| 50% | 25% | 80.00 % |")
     assert "one run each of 1,000 images, all from the same weights; angles: 20 images" in how
+
+
+def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path):
+    rows = [{"model": "m", "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
+    record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": rows}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/seeds.json").write_text(json.dumps(record))
+    table, _, how = results.seeds(tmp_path).rpartition("\n\n")
+    (line,) = table.splitlines()[2:]
+    assert line == "| `m` | 3 | 71.00 ± 1.00 % | 70.00 to 72.00 % | 60.00 ± 0.00 % | 60.00 to 60.00 % |"
+    assert "Runs of 1,000 images" in how

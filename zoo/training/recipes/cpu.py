@@ -9,8 +9,8 @@ One that cannot has a base of its own: it takes all but the kernels from its twi
 its kernels at first, so that they are made once and not for every image. It sees 20 epochs more.
 
 Half of the images are upright, because the warps blur all others and the clean ones would be news to the
-network: mobilenetv3_small_100_static went from 68 to 79 % of the clean test images in 14 epochs at 32 px with
-that share, after 28 epochs in three sizes without it and 4 at 32 px. The manifest lists these runs.
+network: finished for four epochs with that share, mobilenetv3_small_100_static had 79 % of the clean test
+images, without it 71 % (docs/results.md, from one base).
 
 What to expect: 80 to 82 % of static, which mobilenetv3_small_100 reached in 64 epochs and resnet18 in 36.
 Their bases came in several runs; these phases have not been run whole.
