@@ -28,7 +28,7 @@ from zoo.training._require import first_process_first, is_first_process
 from zoo.training.augment import Augmentation
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
-from zoo.training.publish import check_folder, facts, finished_run, publish
+from zoo.training.publish import check_folder, device, facts, finished_run, publish
 from zoo.training.recipe import Recipe, parse_phases
 
 
@@ -115,8 +115,15 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         save_every=options.save_every,
         resume=options.resume,
         # A resumed run keeps those it was started with; the file of its warm start may be gone.
-        facts=None if options.resume else facts(data, options.data_note, command, recipe),
+        facts=_moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe),
     )
+
+
+def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:
+    """Return what a run computed on so far, and the device it goes on with."""
+    before = checkpoint.read_progress(run_dir).facts.get("device", "unrecorded")
+    now = device(recipe.threads)
+    return {"device": before if before.endswith(now) else f"{before}, then {now}"}
 
 
 def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:

@@ -55,6 +55,31 @@ def test_warm_start_and_resume(zoo_train: Command, run_dir: Path, capsys: pytest
     assert checkpoint.read_progress(run_dir / "twin").recipe.model == "testnet_kw"
 
 
+def stop_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs end as by Ctrl-C once they have saved."""
+    save = checkpoint.save
+
+    def stop(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", stop)
+
+
+def test_a_run_that_goes_on_elsewhere_names_both_devices(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_after_an_epoch(patched)
+        assert zoo_train(*SHORT) == 130
+    first = checkpoint.read_progress(run_dir).facts
+    monkeypatch.setattr(train, "device", lambda threads: "another processor")
+    for _ in range(2):  # once more where it is is no other device
+        assert zoo_train("--run-dir", str(run_dir), "--resume") == 0
+    wanted = {**first, "device": f"{first['device']}, then another processor"}
+    assert checkpoint.read_progress(run_dir).facts == wanted
+
+
 def test_a_recipe_whose_base_is_missing_says_what_to_train(
     zoo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,13 +124,7 @@ def test_publish_only_follows_no_other_wish(zoo_train: Command, capsys: pytest.C
 def test_an_unfinished_run_is_not_published(
     zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    save = checkpoint.save
-
-    def stop_after(*args: object) -> None:
-        save(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", stop_after)
+    stop_after_an_epoch(monkeypatch)
     assert zoo_train(*SHORT) == 130
     assert zoo_train("--publish-only", "--data", "absent") == 2
     assert "has done 1 of 2 epochs; finish it with --resume" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def train(
         save_every: write the checkpoint and draw the learning curve after every so many epochs, and at the
             end. A GPU can take less time for an epoch than the disk for a checkpoint.
         resume: go on from the checkpoint in ``run_dir``.
-        facts: kept in the checkpoint, for the weights manifest.
+        facts: kept in the checkpoint, for the weights manifest; a resumed run keeps its own of other names.
 
     Returns:
         How far the run has come: to its end.
@@ -77,6 +77,7 @@ def train(
     try:
         if resume:
             run.resume()
+            run.progress.facts.update(facts or {})
         elif run.accelerator.is_main_process:
             log.cut(run_dir, 0)  # of a run that ended before its first checkpoint
         with searched_convolutions():
