@@ -12,6 +12,7 @@ from zoo.errors import ZooError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
+import comparing
 import seeds
 
 
@@ -19,8 +20,8 @@ import seeds
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Return runs of a model with two seeds, and one each of what cannot be compared with them."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(seeds.memory, "keep_freed_memory", lambda: False)
-    monkeypatch.setattr(seeds, "load_cifar10", lambda name, folder: split(6))
+    monkeypatch.setattr(comparing.memory, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(comparing, "load_cifar10", lambda name, folder: split(6))
     start = {"sha256": "a"}
     return {
         "one": run(tmp_path / "one", RECIPE, started_from=start),

@@ -18,6 +18,7 @@ from zoo.training.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
+import comparing
 import spared
 
 RECIPE = Recipe("resnet10_static", phases=((8, 1),), batch_size=8)
@@ -40,8 +41,8 @@ def spare(recipe: Recipe, **shares: float) -> Recipe:
 
 def test_it_writes_the_figures_of_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(spared.memory, "keep_freed_memory", lambda: False)
-    monkeypatch.setattr(spared, "load_cifar10", lambda name, folder: split(6))
+    monkeypatch.setattr(comparing.memory, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(comparing, "load_cifar10", lambda name, folder: split(6))
     runs = [
         run(tmp_path / "warped", RECIPE),
         run(tmp_path / "turned", spare(RECIPE, upright=0.5, turned=0.25), data=None),

@@ -1,0 +1,88 @@
+"""What the scripts share that compare finished training runs: reading, measuring and writing them."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zoo
+from zoo import cli
+from zoo.errors import ZooError
+from zoo.training import memory
+from zoo.training.checkpoint import FILE, Progress, load_weights
+from zoo.training.data import Split, load_cifar10
+from zoo.training.evaluate import figures, place
+from zoo.training.publish import finished_run, portable
+
+#: How the same numbers are computed, up to rounding.
+HOW = ("threads", "compile", "channels_last", "lowering")
+
+Measure = Callable[[Progress, Any, Split, dict[str, Any]], dict[str, Any]]
+
+
+def compare(
+    name: str,
+    words: Sequence[str],
+    options: argparse.Namespace,
+    check: Callable[[Mapping[Path, Progress]], None],
+    row: Measure,
+    of_run: Callable[[Progress], dict[str, Any]],
+) -> None:
+    """Evaluate finished runs and write NAME.json.
+
+    Args:
+        name: of the script.
+        words: its command line.
+        options: with ``runs``, ``data``, ``draws`` and ``out``.
+        check: raises where the runs cannot be compared.
+        row: of a run, its model, the test images and their figures, what to write.
+        of_run: what else to write, of the first run.
+
+    Raises:
+        ZooError: the folder is missing, a run is not finished, or ``check`` refuses them.
+    """
+    cli.check_counts(options, "draws")
+    if not options.out.is_dir():
+        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    memory.keep_freed_memory()
+    runs = {run: finished_run(run) for run in options.runs}
+    check(runs)
+    test = load_cifar10("test", options.data)
+    rows = []
+    for run, progress in runs.items():
+        model = zoo.create_model(progress.recipe.model)
+        load_weights(model, run / FILE)
+        rows.append(row(progress, model, test, figures(place(model), test, draws=options.draws)))
+        print({key: value for key, value in rows[-1].items() if not isinstance(value, dict)}, flush=True)
+    progress = next(iter(runs.values()))
+    record = {
+        "phases": progress.recipe.phases,
+        "lr": progress.recipe.lr,
+        "images_seen": progress.step * progress.recipe.batch_size,
+        "draws": options.draws,
+        "data": test.describe(),
+        "command": shlex.join(["python", f"docs/{name}.py", *map(portable, words)]),
+        **of_run(progress),
+        "rows": rows,
+    }
+    with cli.atomic_path(options.out / f"{name}.json") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def decisive(progress: Progress, free: Collection[str]) -> dict[str, Any]:
+    """Return the settings and the images that decide what a run learns, those in ``free`` left out."""
+    settings = progress.recipe.settings() | {"data": (progress.facts.get("data") or {}).get("sha256")}
+    return {name: value for name, value in settings.items() if name not in (*free, *HOW)}
+
+
+def parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """Return a parser of what such a script takes."""
+    made = argparse.ArgumentParser(f"python docs/{name}.py", description=doc.splitlines()[0])
+    add: Any = made.add_argument
+    add("--runs", nargs="+", type=Path, required=True, metavar="DIR", help="folders of finished runs")
+    add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
+    add("--draws", type=int, default=3, metavar="N", help="random warps of every image (default: 3)")
+    add("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: beside this file")
+    return made
