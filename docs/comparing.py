@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.training import memory
 from zoo.training.checkpoint import FILE, Progress, load_weights
 from zoo.training.data import Split, load_cifar10
-from zoo.training.evaluate import figures, place
+from zoo.training.evaluate import evaluate, place
 from zoo.training.publish import finished_run, portable
 
 #: How the same numbers are computed, up to rounding.
@@ -54,7 +54,8 @@ def compare(
     for run, progress in runs.items():
         model = zoo.create_model(progress.recipe.model)
         load_weights(model, run / FILE)
-        rows.append(row(progress, model, test, figures(place(model), test, draws=options.draws)))
+        found = evaluate(place(model), test, draws=options.draws).figures()
+        rows.append(row(progress, model, test, found))
         print({key: value for key, value in rows[-1].items() if not isinstance(value, dict)}, flush=True)
     progress = next(iter(runs.values()))
     record = {

@@ -7,7 +7,7 @@ Writes transfer.json, which docs/results.md shows. Needs ``pip install -e '.[tra
 - ``timm.create_model("resnet18_kw", pretrained=True, num_classes=2)``: the trained network with a new head;
 - ``zoo.dynamize(static, "kw")``: the trained static twin, every spatial convolution made dynamic with its
   outputs unchanged;
-- the same networks with random weights.
+- the same networks with random weights, and the static twin itself, trained on alike.
 """
 
 import argparse
@@ -74,12 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         torch.manual_seed(recipe.seed)
         model = make()
+        before = top1(model, tested)
         with tempfile.TemporaryDirectory() as folder:
             train(recipe, model, learned, Path(folder))
             load_weights(model, Path(folder) / FILE)  # the averaged ones, as they are published
-        row = {"title": title, "classes": len(learned.classes), "top1": round(top1(model, tested), 2)}
+        row = {
+            "title": title,
+            "classes": len(learned.classes),
+            "commonest": round(100 * float(tested.labels.bincount().max()) / len(tested), 2),
+            "before": round(before, 2),
+            "top1": round(top1(model, tested), 2),
+        }
         rows.append(row)
-        print(f"{title}: {row['top1']:.1f} % of {len(tested):,} images", flush=True)
+        print(f"{title}: {row['before']:.1f} -> {row['top1']:.1f} % of {len(tested):,} images", flush=True)
     record = {
         "model": options.model,
         "images": len(data),
@@ -153,6 +160,11 @@ def ways(name: str) -> list[Way]:
         (
             f"{backbone}_{STATIC} with its trained weights, dynamized to {family}",
             dynamized,
+            lambda data: data,
+        ),
+        (
+            f"{backbone}_{STATIC} with its trained weights, left static",
+            lambda: timm.create_model(f"{backbone}_{STATIC}", pretrained=True),
             lambda data: data,
         ),
         (f"{name} from scratch", lambda: timm.create_model(name), lambda data: data),

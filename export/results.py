@@ -15,6 +15,7 @@ from typing import Any
 from export.benchmark import pages, plot, render
 from export.benchmark.environment import machine
 from export.benchmark.results import read
+from export.benchmark.statistics import Interval, mean_interval
 from export.benchmark.subjects import twin_of
 from zoo import catalog
 from zoo.catalog import split_name
@@ -22,6 +23,8 @@ from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
 from zoo.pretrained import devices, images_seen, read_manifest, trained_on
+from zoo.training.answers import Answers
+from zoo.training.answers import read as read_answers
 from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
 
@@ -97,30 +100,53 @@ def aims(_root: Path) -> str:
 def against_twin(root: Path) -> str:
     """Return the same as points gained over the static twin, and what they cost as multiples of it."""
     trained, evaluation, latency, params = _trained(), read_evaluation(), _latency(root), _params()
+    answers = read_answers()
     gains = ["clean", "augmented", *STEPS, "unchanged when turned"]
     header = ["model", *gains, "parameters", "latency"]
     lines = []
     for name, entry in trained.items():
-        twin = trained.get(twin_of(name))
-        if twin is None or name == twin_of(name):
+        twin = twin_of(name)
+        if twin not in trained or name == twin:
             continue
-        pairs: list[tuple[float, float] | None] = [
-            (entry["figures"][figure], twin["figures"][figure]) for figure in ("top1", "top1_augmented")
+        points = [
+            f"{entry['figures'][figure] - trained[twin]['figures'][figure]:+.1f}"
+            for figure in ("top1", "top1_augmented")
         ]
-        mine, its = evaluation.get(name), evaluation.get(twin_of(name))
+        if name in answers and twin in answers and answers[name].data_sha256 == answers[twin].data_sha256:
+            points = [_points(interval) for interval in paired_gains(answers[name], answers[twin])]
+        mine, its = evaluation.get(name), evaluation.get(twin)
         for figure, step in [("top1", step) for step in STEPS] + [("unchanged", "rotation")]:
             both = mine and its and (curve_mean(mine, figure, step), curve_mean(its, figure, step))
-            pairs.append(both or None)
+            points.append(f"{both[0] - both[1]:+.1f}" if both else "")
         row, _ = latency.get(name, (None, ""))
         lines.append(
             [
                 f"`{name}`",
-                *(f"{pair[0] - pair[1]:+.1f}" if pair else "" for pair in pairs),
-                f"{params[name] / params[twin_of(name)]:.2f}x",
+                *points,
+                f"{params[name] / params[twin]:.2f}x",
                 f"{row.tax.value:.2f}x" if row and row.tax else "",
             ]
         )
     return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+
+
+def paired_gains(mine: Answers, its: Answers) -> tuple[Interval, Interval]:
+    """Return the points of top-1 that a model gains over another on clean and on warped images.
+
+    An image's gain under the warps is its mean over the draws that both models have seen.
+
+    Args:
+        mine: the model's answers.
+        its: the other's, of the same images.
+    """
+    rows = min(len(mine.right), len(its.right))
+    gain = 100 * (mine.right[:rows].double() - its.right[:rows].double()).numpy()
+    return mean_interval(gain[0]), mean_interval(gain[1:].mean(axis=0))
+
+
+def _points(gained: Interval) -> str:
+    """Return points gained and how far the images at hand leave them open."""
+    return f"{gained.value:+.1f} [{gained.low:+.1f}, {gained.high:+.1f}]"
 
 
 def costs(root: Path) -> str:
@@ -159,14 +185,22 @@ def costs(root: Path) -> str:
 def transfer(root: Path) -> str:
     """Return what docs/transfer.py reached from each start, as it lies in docs/transfer.json."""
     record = _record(root, "transfer")
-    header = ["start", "classes", f"top-1 of {record['test_images']:,} images"]
-    lines = [[row["title"], str(row["classes"]), f"{row['top1']:.1f} %"] for row in record["rows"]]
+    header = [
+        "start",
+        "always the commonest class",
+        "before training",
+        f"top-1 of {record['test_images']:,} images",
+    ]
+    lines = [
+        [row["title"], *(f"{row[figure]:.1f} %" for figure in ("commonest", "before", "top1"))]
+        for row in record["rows"]
+    ]
     starts = " and ".join(f"{name} at {start['top1']:.1f} %" for name, start in record["starts"].items())
     budget = (
         f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
         f"tested at 32 px, from {starts}: `{record['command']}`"
     )
-    return f"{pages.markdown(header, 'lrr', lines)}\n\n{budget}"
+    return f"{pages.markdown(header, 'lrrr', lines)}\n\n{budget}"
 
 
 def sizes(root: Path) -> str:

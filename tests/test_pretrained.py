@@ -15,22 +15,23 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
+from zoo.training.evaluate import probe
 
 NAME = "resnet10_dpk"
 TRAINED = sorted(pretrained.read_manifest())
 #: Least clean top-1, in percent, of weights that must be here.
 FLOORS = {
-    "resnet18_static": 75,
-    "resnet18_kw": 75,
-    "resnet18_fgk": 75,
-    "resnet18_dpk": 50,
-    "mobilenetv3_small_100_static": 75,
-    "mobilenetv3_small_100_kw": 75,
-    "mobilenetv3_small_100_fgk": 70,
-    "mobilenetv3_small_100_dpk": 65,
+    "resnet18_static": 86,
+    "resnet18_kw": 86,
+    "resnet18_fgk": 86,
+    "resnet18_dpk": 62,
+    "mobilenetv3_small_100_static": 80,
+    "mobilenetv3_small_100_kw": 80,
+    "mobilenetv3_small_100_fgk": 77,
+    "mobilenetv3_small_100_dpk": 73,
 }
 #: And of any others.
-FLOOR = 70
+FLOOR = 80
 #: Most that the weights folder may take in a checkout and in the wheel, in bytes.
 MOST = 150_000_000
 
@@ -191,8 +192,10 @@ def test_trained_weights_load_from_any_folder(
     monkeypatch.chdir(tmp_path)
     model = timm.create_model(name, pretrained=True)
     assert model.pretrained_cfg["label_names"][0] == "airplane"
-    assert model.get_classifier().weight.std() > 0
     figures = pretrained.manifest_entry(name)["figures"]
+    # The code still computes what the figures were measured of, another processor's rounding apart.
+    found, wanted = torch.tensor(probe(model)), torch.tensor(figures["probe"])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.01 * float(wanted.abs().max()))
     assert FLOORS.get(name, FLOOR) <= figures["top1"] <= 100
     assert figures["images"] == 10_000
     assert timm.create_model(name, pretrained=True, num_classes=3).get_classifier().out_features == 3

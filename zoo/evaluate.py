@@ -14,10 +14,10 @@ import zoo
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.pretrained import manifest_entry, record_figures
-from zoo.training import invariance, memory
+from zoo.training import answers, invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import Split, first, load_cifar10
-from zoo.training.evaluate import BATCH_SIZES, fewer_draws, figures, place, table, with_unrounded
+from zoo.training.evaluate import BATCH_SIZES, evaluate, fewer_draws, place, table, with_unrounded
 
 TEST_IMAGES = 10_000
 
@@ -63,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"draws, more than --draws {draws}; give as many, or --force to replace them.",
                     flush=True,
                 )
-            found = figures(place(model), test, note, draws=draws, batch_size=options.batch_size)
-            rows.append((name, found))
+            measured = evaluate(place(model), test, note, draws=draws, batch_size=options.batch_size)
+            rows.append((name, measured.figures()))
             if wanted and whole and not kept:
-                record_figures(name, with_unrounded(found, known))
+                record_figures(name, with_unrounded(measured.figures(), known))
+                answers.record(name, measured.answers())
         if options.curves is not None:
             part = first(test, options.curves)
             followed = invariance.curves(place(model), part, batch_size=options.batch_size)

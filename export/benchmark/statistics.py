@@ -9,7 +9,7 @@ A candidate's samples are ``rounds``: for every round the seconds of each call.
 
 import functools
 from collections.abc import Sequence
-from statistics import median
+from statistics import NormalDist, median
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +80,13 @@ def change(now: Sequence[float] | np.ndarray, then: Sequence[float] | np.ndarray
     """
     medians = _resampled_medians(tuple(now), seed) / _resampled_medians(tuple(then), seed + 1)
     return _interval(float(np.median(now) / np.median(then)), medians)
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """Return the mean of independent values, so many that it is normally distributed, and its interval."""
+    mean = float(values.mean())
+    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(values.std(ddof=1)) / len(values) ** 0.5
+    return Interval(mean, mean - reach, mean + reach)
 
 
 @functools.lru_cache(maxsize=8192)  # one table shows what another one does, and each asks anew

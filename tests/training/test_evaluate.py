@@ -5,14 +5,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.training import evaluate
+from zoo.training import evaluate as module
 from zoo.training.augment import Augmentation, normalise
 from zoo.training.data import Split
 from zoo.training.evaluate import (
     as_published,
     calibration_error,
-    figures,
+    evaluate,
     probabilities,
+    probe,
     table,
     top1,
     with_unrounded,
@@ -50,7 +51,7 @@ def test_a_forward_pass_takes_as_many_images_as_suit_the_device(
             seen.append(len(x))
             return super().forward(x)
 
-    monkeypatch.setitem(evaluate.BATCH_SIZES, "cpu", 48)
+    monkeypatch.setitem(module.BATCH_SIZES, "cpu", 48)
     for asked, wanted in ((None, [48, 16]), (40, [40, 24])):
         seen: list[int] = []
         probabilities(Counting(), split, batch_size=asked)
@@ -58,13 +59,14 @@ def test_a_forward_pass_takes_as_many_images_as_suit_the_device(
 
 
 def test_figures(split: Split) -> None:
-    found = figures(_Brightness(), split, "a note")
+    found = evaluate(_Brightness(), split, "a note").figures()
     assert found["top1"] == 100
     # Black corners hide the brightness.
     assert found["top1_augmented"] < 50
     assert found["images"] == 64
     assert found["data"] == {"source": "made for a test", "note": "a note", "sha256": "0" * 64}
     assert "top1_augmented_std" not in found
+    assert len(found["probe"]) == 10
     # Always right, and with one-hot logits that sure of it.
     sure = math.e / (math.e + 9)
     assert found["calibration_error"] == round(100 * (1 - sure), 2)
@@ -75,7 +77,7 @@ def test_figures_have_the_calibration_error_of_all_images(split: Split) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     said = probabilities(model, split)
     whole, part = (calibration_error(said[:count], split.labels[:count]) for count in (64, 50))
-    assert figures(model, split, batch_size=50)["calibration_error"] == round(100 * whole, 2)
+    assert evaluate(model, split, batch_size=50).figures()["calibration_error"] == round(100 * whole, 2)
     assert round(100 * whole, 2) != round(100 * part, 2)
 
 
@@ -90,13 +92,39 @@ def test_the_top1_of_unrounded_weights_stays_with_its_images() -> None:
 def test_figures_do_not_depend_on_the_batch_size(split: Split) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-    assert figures(model, split, batch_size=5) == figures(model, split, batch_size=64)
+    assert evaluate(model, split, batch_size=5).figures() == evaluate(model, split, batch_size=64).figures()
+
+
+def test_the_probe_follows_what_the_model_computes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3 * 32 * 32), nn.Linear(3 * 32 * 32, 10))
+    said = probe(model)
+    assert model.training, "the mode is put back"
+    assert probe(model) == said, "and nothing learned from the stripes"
+    stripes = torch.tensor([math.sin(0.37 * pixel) for pixel in range(3 * 32 * 32)]).view(1, 3, 32, 32)
+    torch.testing.assert_close(torch.tensor([said]), model.eval()(stripes).detach(), rtol=0, atol=1e-3)
+    with torch.no_grad():
+        model[2].bias[3] += 0.5
+    assert [round(after - before, 2) for after, before in zip(probe(model), said, strict=True)] == [
+        0.5 * (index == 3) for index in range(10)
+    ]
+
+
+def test_the_answers_are_those_the_figures_are_the_means_of(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    measured = evaluate(model, split, draws=2)
+    answers, found = measured.answers(), measured.figures()
+    assert answers.data_sha256 == split.sha256
+    said = probabilities(model, split).argmax(1)
+    assert torch.equal(answers.right[0], said == split.labels)
+    assert found["top1_augmented"] == round(100 * float(answers.right[1:].double().mean()), 2)
 
 
 def test_several_draws_give_a_mean_and_a_spread(split: Split) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-    found = figures(model, split, draws=3)
+    found = evaluate(model, split, draws=3).figures()
     single = [
         top1(model, split, Augmentation().draw(64, 32, torch.Generator().manual_seed(seed)))
         for seed in range(3)

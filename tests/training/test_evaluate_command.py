@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo import cli, evaluate, pretrained
-from zoo.training import invariance
+from zoo.training import answers, invariance
 
 from .helpers import SHORT, Command
 
@@ -41,6 +41,7 @@ def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.Mon
     assert cli.run(evaluate.main, [*words, "--no-write"]) == 0
     assert figures() == before
     assert invariance.read() == {}
+    assert len(answers.read()["testnet_static"].right) == 1 + before["augmented_draws"], "of publishing"
     only = ["--model", model, "--data", str(data), "--curves", "2", "--only-curves"]
     assert cli.run(evaluate.main, only) == 0
     assert figures() == before
@@ -50,6 +51,9 @@ def test_evaluate_writes_figures(data: Path, model: str, monkeypatch: pytest.Mon
     assert figures()["augmented_draws"] == 6 > before["augmented_draws"]
     assert figures()["data"] == before["data"], "what was said of the same images is kept"
     assert before["data"]["note"] == "tiny"
+    right = answers.read()["testnet_static"].right
+    assert right.shape == (7, 4)
+    assert figures()["top1"] == 100 * right[0].double().mean()
     (followed,) = invariance.read().values()
     assert followed["images"] == 3
     assert followed["top1"].keys() == invariance.STEPS.keys()
@@ -78,12 +82,14 @@ def test_figures_of_more_draws_are_kept_unless_forced(
     assert cli.run(evaluate.main, [*few, "--curves", "2"]) == 0
     assert said in capsys.readouterr().out
     assert figures() == before
+    assert len(answers.read()["testnet_static"].right) == 1 + evaluate.DRAWS
     assert invariance.read()["testnet_static"]["images"] == 2, "curves are recorded all the same"
     assert cli.run(evaluate.main, [*few, "--no-write"]) == 0
     assert said not in capsys.readouterr().out
     assert cli.run(evaluate.main, [*few, "--force"]) == 0
     assert said not in capsys.readouterr().out
     assert figures()["augmented_draws"] == 2
+    assert len(answers.read()["testnet_static"].right) == 3
 
 
 @pytest.mark.usefixtures("published")

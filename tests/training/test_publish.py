@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
-from zoo.training import checkpoint, publish
+from zoo.training import answers, checkpoint, publish
+from zoo.training.answers import Answers
 from zoo.training.data import Split
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
@@ -128,11 +129,17 @@ def test_publishing_the_same_weights_again_keeps_figures_of_more_draws(
     once = publish.publish(run_dir, split)
     more = {**once, "top1_augmented": 12.5, "top1_augmented_std": 0.5, "augmented_draws": 3}
     pretrained.record_figures("testnet_static", {key: more[key] for key in more if key != "top1_fp32"})
+    kept = Answers(torch.ones(4, len(split), dtype=torch.bool), split.sha256)
+    answers.record("testnet_static", kept)
     assert publish.publish(run_dir, split) == more
+    assert torch.equal(answers.read()["testnet_static"].right, kept.right), "the answers behind them too"
     assert pretrained.read_manifest()["testnet_static"]["figures"] == more
     other = zoo.create_model("testnet_static").state_dict()
     pretrained.publish("testnet_static", other, {"figures": more})
     assert publish.publish(run_dir, split) == once, "figures of other weights go with them"
+    right = answers.read()["testnet_static"].right
+    assert right.shape == (2, len(split))
+    assert once["top1"] == round(100 * float(right[0].double().mean()), 2)
     pretrained.record_figures("testnet_static", more)
     (weights / "testnet_static.safetensors").write_bytes(b"half a file")
     assert publish.publish(run_dir, split) == once, "and so do those of a file that cannot be compared"

@@ -2,12 +2,14 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.training._require import progress_bar
+from zoo.training.answers import Answers
 from zoo.training.augment import Augmentation, normalise, warp
 from zoo.training.data import Split
 
@@ -30,7 +32,8 @@ def top1(
     title: str = "evaluate",
 ) -> float:
     """Return the top-1 accuracy in percent; the arguments are those of :func:`probabilities`."""
-    return _right(probabilities(model, split, maps, batch_size=batch_size, title=title), split.labels)
+    found = probabilities(model, split, maps, batch_size=batch_size, title=title)
+    return 100 * float(_right(found, split.labels).double().mean())
 
 
 @torch.inference_mode()
@@ -70,40 +73,87 @@ def probabilities(
     return found
 
 
-def figures(
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier makes of a test split, clean and under several draws of random warps.
+
+    Args:
+        right: (1 + draws, N), bool: which images it gets right, the clean ones first.
+        calibration_error: see :func:`calibration_error`, of the clean images.
+        probe: see :func:`probe`.
+        data: where the images are from, as :meth:`zoo.training.data.Split.describe` has it.
+    """
+
+    right: Tensor
+    calibration_error: float
+    probe: list[float]
+    data: dict[str, Any]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures that the weights manifest keeps for a model.
+
+        Returns:
+            ``top1`` and ``top1_augmented``, the mean over the draws, in percent; with several draws also
+            their standard deviation ``top1_augmented_std``; ``calibration_error``, in percent; ``probe``;
+            what they rest on.
+        """
+        clean, *augmented = [100 * float(row.double().mean()) for row in self.right]
+        spread = statistics.stdev(augmented) if len(augmented) > 1 else None
+        return {
+            "top1": round(clean, 2),
+            "top1_augmented": round(statistics.fmean(augmented), 2),
+            **({} if spread is None else {"top1_augmented_std": round(spread, 3)}),
+            "calibration_error": round(100 * self.calibration_error, 2),
+            "probe": self.probe,
+            "images": self.right.shape[1],
+            "augmented_seed": AUGMENTED_SEED,
+            "augmented_draws": len(augmented),
+            "data": self.data,
+        }
+
+    def answers(self) -> Answers:
+        """Return which images are right, to be kept beside the figures."""
+        return Answers(self.right, self.data["sha256"])
+
+
+def evaluate(
     model: nn.Module, split: Split, note: str | None = None, *, draws: int = 1, batch_size: int | None = None
-) -> dict[str, Any]:
-    """Return the figures that the weights manifest keeps for a model.
+) -> Evaluation:
+    """Measure a classifier.
 
     Args:
         model: a classifier with its published weights.
         split: the test split.
         note: what to say beside the source of the data.
-        draws: how many times every image is warped at random.
+        draws: how many times every image is warped at random, the same for every model.
         batch_size: see :func:`probabilities`.
-
-    Returns:
-        ``top1`` and ``top1_augmented``, the mean over the draws, in percent; with several draws also their
-        standard deviation ``top1_augmented_std``; ``calibration_error``, see :func:`calibration_error`, of
-        the clean images, in percent; what they rest on.
     """
     clean = probabilities(model, split, batch_size=batch_size, title="clean")
-    augmented: list[float] = []
+    right = [_right(clean, split.labels)]
     for draw in range(draws):
         generator = torch.Generator().manual_seed(AUGMENTED_SEED + draw)
         warped = Augmentation().draw(len(split), split.images.shape[-1], generator)
-        augmented.append(top1(model, split, warped, batch_size=batch_size, title=f"augmented {draw + 1}"))
-    spread = {"top1_augmented_std": round(statistics.stdev(augmented), 3)} if draws > 1 else {}
-    return {
-        "top1": round(_right(clean, split.labels), 2),
-        "top1_augmented": round(statistics.fmean(augmented), 2),
-        **spread,
-        "calibration_error": round(100 * calibration_error(clean, split.labels), 2),
-        "images": len(split),
-        "augmented_seed": AUGMENTED_SEED,
-        "augmented_draws": draws,
-        "data": split.describe(note),
-    }
+        found = probabilities(model, split, warped, batch_size=batch_size, title=f"augmented {draw + 1}")
+        right.append(_right(found, split.labels))
+    error = calibration_error(clean, split.labels)
+    return Evaluation(torch.stack(right), error, probe(model, split.images.shape[-1]), split.describe(note))
+
+
+@torch.inference_mode()
+def probe(model: nn.Module, side: int = 32) -> list[float]:
+    """Return what a classifier says of stripes that anyone can draw, rounded to four digits.
+
+    Kept with the figures, it tells whether the code still computes with the weights what it was measured to.
+
+    Args:
+        model: a classifier; put into eval mode meanwhile.
+        side: of the image, in pixels.
+    """
+    stripes = torch.arange(3 * side**2, dtype=torch.float64).mul(0.37).sin().float().view(1, 3, side, side)
+    was_training = model.training
+    logits = model.eval()(stripes.to(next(model.parameters()).device))
+    model.train(was_training)
+    return [round(logit, 4) for logit in logits[0].tolist()]
 
 
 def calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
@@ -128,12 +178,12 @@ def calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
 
 
 def fewer_draws(found: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Tell whether :func:`figures` rest on fewer random warps of each image than others do."""
+    """Tell whether figures rest on fewer random warps of each image than others do."""
     return found.get("augmented_draws", 1) < known.get("augmented_draws", 1)
 
 
 def with_unrounded(found: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the top-1 before rounding to :func:`figures`, which only :mod:`zoo.training.publish` can measure.
+    """Add the top-1 before rounding to figures, which only :mod:`zoo.training.publish` can measure.
 
     Args:
         found: figures of the stored weights.
@@ -163,7 +213,7 @@ def place(model: nn.Module) -> nn.Module:
 
 
 def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Lay out names and their :func:`figures` as text, one model a line."""
+    """Lay out names and their figures as text, one model a line."""
     lines = [["model", "clean %", "augmented %"]]
     for name, found in rows:
         spread = f" +- {found['top1_augmented_std']:.2f}" if "top1_augmented_std" in found else ""
@@ -174,6 +224,6 @@ def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
     )
 
 
-def _right(found: Tensor, labels: Tensor) -> float:
-    """Return how often the likeliest class is the label, in percent."""
-    return 100 * float((found.argmax(dim=1) == labels).double().mean())
+def _right(found: Tensor, labels: Tensor) -> Tensor:
+    """Return for which of N images the likeliest class is the label: (N,), bool."""
+    return found.argmax(dim=1) == labels

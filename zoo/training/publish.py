@@ -15,10 +15,10 @@ from torch import Tensor
 import zoo
 from zoo import machine, pretrained
 from zoo.errors import ZooError
-from zoo.training import checkpoint
+from zoo.training import answers, checkpoint
 from zoo.training._require import on_cuda
 from zoo.training.data import Split
-from zoo.training.evaluate import as_published, fewer_draws, figures, place, top1, with_unrounded
+from zoo.training.evaluate import as_published, evaluate, fewer_draws, place, top1, with_unrounded
 from zoo.training.recipe import Recipe
 
 #: What an entry tells of a run that its own started from, beside the model.
@@ -164,17 +164,20 @@ def publish(
         _check_no_worse(recipe.model, unrounded, test)
     rounded = as_published(state)
     model.load_state_dict(rounded)
-    measured = figures(model, test, note or progress.facts["data"]["note"], draws=draws)
-    measured["top1_fp32"] = round(unrounded, 2)
+    measured = evaluate(model, test, note or progress.facts["data"]["note"], draws=draws)
+    found = measured.figures() | {"top1_fp32": round(unrounded, 2)}
     known = _known_figures(recipe.model, rounded)
-    if fewer_draws(measured, known):
-        measured = with_unrounded(known, measured)
+    kept = fewer_draws(found, known)
+    if kept:
+        found = with_unrounded(known, found)
 
     made = _made(progress)
     # Made once more after the facts: its command names no folder of this machine.
-    entry = {**made, "seed": recipe.seed, **progress.facts, **made, "figures": measured}
+    entry = {**made, "seed": recipe.seed, **progress.facts, **made, "figures": found}
     pretrained.publish(recipe.model, state, entry)
-    return measured
+    if not kept:
+        answers.record(recipe.model, measured.answers())
+    return found
 
 
 def _check_no_worse(name: str, unrounded: float, test: Split) -> None:

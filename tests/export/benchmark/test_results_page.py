@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from export import results
 from export.benchmark import pages
 from export.benchmark.plan import Candidate
 from zoo.errors import ZooError
+from zoo.training.answers import Answers
 from zoo.training.invariance import STEPS
 
 TWIN, KW = "resnet18_static", "resnet18_kw"
@@ -46,6 +48,7 @@ def known(monkeypatch):
     evaluation = {TWIN: followed(50.0, 40.0), KW: followed(56.0, 45.5)}
     monkeypatch.setattr(results, "read_manifest", lambda: manifest)
     monkeypatch.setattr(results, "read_evaluation", lambda: evaluation)
+    monkeypatch.setattr(results, "read_answers", dict)
     monkeypatch.setattr(results, "_params", lambda: {TWIN: 10_000_000, KW: 15_000_000})
     monkeypatch.setattr(results, "_latency", lambda root: {})
     return evaluation
@@ -97,6 +100,22 @@ def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_pat
     assert rows(results.against_twin(tmp_path))[0][3:7] == [""] * 4
 
 
+def test_gains_have_an_interval_where_it_is_known_which_images_are_right(known, tmp_path, monkeypatch):
+    """Of 100 images the twin has 60 right; kw loses 2 of them and gains 4. Warped, kw has one draw more."""
+    twin = torch.arange(100) < 60
+    kw = (twin & (torch.arange(100) >= 2)) | ((torch.arange(100) >= 60) & (torch.arange(100) < 64))
+    given = {
+        TWIN: Answers(torch.stack([twin, twin, twin]), "a"),
+        KW: Answers(torch.stack([kw, kw, twin, ~twin]), "a"),
+    }
+    monkeypatch.setattr(results, "read_answers", lambda: given)
+    # Variance 0.06 - 0.02^2 of an image, times 100 / 99: 1.96 deviations of the mean are 4.8 points. The
+    # mean of two draws, of which one brings nothing, is half of it.
+    assert rows(results.against_twin(tmp_path))[0][1:3] == ["+2.0 [-2.8, +6.8]", "+1.0 [-1.4, +3.4]"]
+    given[TWIN] = Answers(given[TWIN].right, "of other images")
+    assert rows(results.against_twin(tmp_path))[0][1:3] == ["+2.0", "+2.0"]
+
+
 def test_what_a_model_was_trained_on_has_the_runs_before(known, tmp_path):
     entry = results.read_manifest()[KW]
     entry["started_from"] |= {"device": "GPU", "started_from": {**entry["started_from"], "device": "GPU"}}
@@ -121,14 +140,14 @@ def test_transfer_shows_every_start_and_the_budget(tmp_path):
         "size": 16,
         "command": "python docs/transfer.py",
         "starts": {KW: {"sha256": "0", "top1": 62.04}, TWIN: {"sha256": "1", "top1": 60.0}},
-        "rows": [{"title": "scratch", "classes": 2, "top1": 61.23}],
+        "rows": [{"title": "scratch", "classes": 2, "commonest": 60.0, "before": 41.0, "top1": 61.23}],
     }
     with pytest.raises(ZooError, match=r"there is no .*transfer\.json; python docs/transfer\.py makes it"):
         results.transfer(tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/transfer.json").write_text(json.dumps(record))
     table, _, budget = results.transfer(tmp_path).rpartition("\n\n")
-    assert rows(table) == [["scratch", "2", "61.2 %"]]
+    assert rows(table) == [["scratch", "60.0 %", "41.0 %", "61.2 %"]]
     assert budget == (
         "3 epochs of 500 images at 16 px each, tested at 32 px, from resnet18_kw at 62.0 % and "
         "resnet18_static at 60.0 %: `python docs/transfer.py`"

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from export.benchmark import statistics
-from export.benchmark.statistics import bootstrap_median, change, latency, paired_ratio, paired_ratios
+from export.benchmark.statistics import (
+    bootstrap_median,
+    change,
+    latency,
+    mean_interval,
+    paired_ratio,
+    paired_ratios,
+)
 
 
 def test_latency_is_over_all_calls():
@@ -68,6 +75,17 @@ def test_a_change_beyond_the_noise_is_told_from_none(factor, excludes):
     found = change(now, then)
     assert found.value == pytest.approx(factor, rel=0.03)
     assert found.excludes(1) is excludes
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
+    """Of rights and wrongs: 3 % of the images gained, 2 % lost."""
+    random = np.random.default_rng(4)
+    hits = 0
+    for _ in range(400):
+        found = mean_interval(random.choice([-1.0, 0.0, 1.0], 4000, p=[0.02, 0.95, 0.03]))
+        hits += found.low <= 0.01 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
+    assert mean_interval(np.array([1.0, 3.0])) == pytest.approx((2.0, 2 - 1.96, 2 + 1.96), abs=1e-4)
 
 
 def test_an_interval_excludes_what_is_outside():
