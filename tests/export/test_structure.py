@@ -1,5 +1,6 @@
 """What the speed of an exported network hangs on, as far as its graph shows it."""
 
+import math
 from collections import Counter
 
 import onnx
@@ -12,8 +13,6 @@ from export.benchmark.sessions import open_session
 from zoo.layers import FAMILIES
 
 SIZE = (3, 12, 12)
-#: Axes that only maps have: their sides, padded or not, and both sides in one.
-OF_MAPS = {12, 14, 12 * 12, 12 * 14, 14 * 14}
 #: What runs a part of the graph once for each sample, or waits to know a shape.
 SLOW = {"Loop", "Scan", "If", "NonZero", "Where", "Range", "Shape", "Resize", "GatherElements", "ScatterND"}
 
@@ -65,16 +64,31 @@ def test_nor_does_anything_in_a_whole_network(backbone, family, tmp_path):
 
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_map_is_transposed(graphs, family, depthwise):
-    """Factors may be: what is transposed is smaller than one map of 64 channels."""
+def test_no_map_and_no_kernel_is_transposed(graphs, family, depthwise):
+    """Of depthwise kernels the numbers that mix them may be, up to four a channel."""
     graph = graphs(family, depthwise)
     shapes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in graph.value_info
     }
-    for node in graph.node:
-        if node.op_type == "Transpose":
-            assert not OF_MAPS & set(shapes[node.input[0]]), node.name
+    moved = [shapes[node.input[0]] for node in graph.node if node.op_type == "Transpose"]
+    assert all(math.prod(shape[1:]) <= 64 * 4 * depthwise for shape in moved), moved
+
+
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operators_are_few(graphs, family, depthwise):
+    """Each costs a call, which is what a small network is slow at: a tenth is left for other exporters."""
+    most = {
+        "kw": (30, 17),
+        "kwb": (25, 16),
+        "fgk": (27, 25),
+        "dpk": (30, 36),
+        "condconv": (27, 25),
+        "dyconv": (29, 27),
+        "convex": (7, 7),
+    }
+    assert len(graphs(family, depthwise).node) <= 1.1 * most[family][depthwise]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +125,11 @@ def test_batch_norm_folds_into_a_static_last_step(graphs, family, depthwise):
 
 
 def test_what_no_image_changes_is_a_constant(graphs):
-    """The keys times the out-queries of dpk by term, and of fgk's embedding as ``widen`` leaves it."""
+    """The keys times the out-queries of dpk, and each term of the embedding as fgk's ``widen`` leaves it."""
     shapes = {
         family: {tuple(value.dims) for value in graphs(family).initializer} for family in ("dpk", "fgk")
     }
-    assert (64, 8) in shapes["dpk"]
-    assert not {(4, 8), (3, 8)} & shapes["dpk"]  # the keys are in it
+    assert (64 * 3, 8) in shapes["dpk"]  # one of the four terms is set apart
     assert (64, 64, 1, 1) in shapes["fgk"]
 
 
@@ -160,25 +173,13 @@ def test_scales_are_given_their_shape_once(graphs):
 
 def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
     found = count(graphs("dpk"))
-    assert not {"Softmax", "ReduceMax", "Max"} & found.keys()
-    assert found["Exp"] == FAMILIES["dpk"].sizes["bank_size"] - 1
-
-
-def test_a_softmax_that_may_overflow_takes_the_maximum_of_whole_tensors(tmp_path):
-    """onnxruntime's Softmax wants the few numbers of a pair of channels side by side and moves them."""
-    layer = FAMILIES["dpk"](8, 8, 3, padding=1)
-    layer.keys.data.mul_(1e3)
-    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    export.onnx.export(model, tmp_path / "model.onnx", input_size=(8, 6, 6))
-    found = count(onnx.load(tmp_path / "model.onnx").graph)
     assert not {"Softmax", "ReduceMax"} & found.keys()
-    assert found["Max"] == found["Exp"] - 2 == layer.bank_size - 2
+    assert found["Exp"] == 1
 
 
 def test_a_large_mixing_is_made_in_slices(tmp_path):
     layer = FAMILIES["dpk"](512, 512, 3, padding=1)
     model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     export.onnx.export(model, tmp_path / "model.onnx", input_size=(512, 6, 6))
-    shares = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
-    terms = layer.bank_size - 1
-    assert shares == terms * (512 * 512 * terms // layer.slice_numbers) > terms
+    slices = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
+    assert slices == 512 * 512 * (layer.bank_size - 1) // layer.slice_numbers > 1

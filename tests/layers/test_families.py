@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from tests.layers import reference
 from zoo.errors import ZooError
-from zoo.layers import FAMILIES, LOWERINGS, DynamicConv2d, lowerings_of, set_lowering, settle, share_context
+from zoo.layers import (
+    FAMILIES,
+    LOWERINGS,
+    DynamicConv2d,
+    constrain,
+    lowerings_of,
+    set_lowering,
+    settle,
+    share_context,
+)
 
 #: in, out, kernel_size, nn.Conv2d's other arguments, and the padding in pixels (left, right, top, bottom).
 GEOMETRIES: dict[str, tuple[tuple[int, int, Any], dict[str, Any], tuple[int, ...]]] = {
@@ -344,8 +353,26 @@ def test_a_settled_softmax_is_the_same_softmax(scale: float, bounded: bool, grou
     context = 100 * torch.randn(3, 4)
     kernels = conv.kernels(context)
     assert settle(conv).bounded == bounded
-    assert (conv.terms == conv.bank_size - 1) == (bounded or groups == 1)
+    assert conv.terms == conv.bank_size - bounded
     torch.testing.assert_close(conv.kernels(context), kernels)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_constrained_logits_are_small_and_small_ones_stay(groups: int) -> None:
+    conv = FAMILIES["dpk"](4, 8, 3, groups=groups).eval()
+    before = conv.in_queries.clone()
+    constrain(nn.Sequential(conv))
+    assert torch.equal(conv.in_queries, before)
+    with torch.no_grad():
+        conv.in_queries[0] *= 1e3
+    constrain(nn.Sequential(conv))
+    assert torch.equal(conv.in_queries[1:], before[1:]), "the others"
+    torch.testing.assert_close(F.normalize(conv.in_queries[0], dim=0), F.normalize(before[0], dim=0))
+    # The worst image: every entry of the context saturates with the sign that suits one pair of channels.
+    logits = torch.einsum("od,id,md->oimd", conv.out_queries, conv.in_queries, conv.keys) / conv.key_dim**0.5
+    apart = (logits - logits[:, :, :1]).abs().sum(dim=-1)
+    assert float(apart.max().detach()) == pytest.approx(conv.largest_logit, rel=1e-5)
+    assert settle(conv).bounded
 
 
 def test_a_bank_of_one_kernel_settles() -> None:

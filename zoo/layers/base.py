@@ -274,6 +274,10 @@ class DynamicConv2d(nn.Module):
         """Follow the training: ``progress`` goes from 0 to 1 over its first part. Most families ignore it."""
 
     @torch.jit.unused
+    def constrain_(self) -> None:
+        """Bring the parameters back to where the family wants them. Most families want nothing."""
+
+    @torch.jit.unused
     def auto_lowering(self) -> str:
         """Return the lowering likely to be the cheapest of those that work at every batch size."""
         rows, columns = self.kernel_size

@@ -147,6 +147,20 @@ def anneal(model: nn.Module, progress: float) -> nn.Module:
     return model
 
 
+def constrain(model: nn.Module) -> nn.Module:
+    """Bring the parameters of every dynamic convolution back to where its family wants them.
+
+    To be called after every update of a training run. ``dpk`` keeps its logits small so
+    (:meth:`zoo.layers.DotProductConv2d.constrain_`); trained without, it is as right, but slower deployed.
+
+    Args:
+        model: any module; changed in place and returned.
+    """
+    for layer in dynamic_layers(model):
+        layer.constrain_()
+    return model
+
+
 def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
     """Return the dynamic convolutions of a model in its order."""
     return [module for module in model.modules() if isinstance(module, DynamicConv2d)]

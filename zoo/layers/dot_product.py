@@ -17,13 +17,12 @@ class DotProductConv2d(DynamicConv2d):
         q[n,o,i]   = in_queries[i] * out_queries[o] * tanh(reduce(g[n]))
         K[n,o,i,:] = softmax_m(q[n,o,i] . keys[m] / sqrt(D)) @ bank
 
-    This is attention with the bank as values: the mixing depends on the sample, the basis is static. The
-    shares sum to one, so that once deployed the mean of the bank is set apart, one term less::
+    This is attention with the bank as values: the mixing depends on the sample, the basis is static. The tanh
+    bounds the logits whatever the image, and training keeps that bound small (:meth:`constrain_`), so that a
+    deployed softmax needs no pass for the maximum. It sums to one besides, so that the mean of the bank can
+    be set apart, one term less::
 
         K = mean(bank) + sum_{m>0} (softmax_m - 1/M) * (bank[m] - bank[0])
-
-    The tanh bounds the logits whatever the image; where the parameters make that bound small enough, a
-    deployed softmax needs no pass for the maximum.
 
     The layer has O(I + O) parameters instead of O(I * O), and with M < kh*kw it takes M / (kh*kw) of a static
     convolution's multiplies.
@@ -47,6 +46,9 @@ class DotProductConv2d(DynamicConv2d):
     # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
     # hundredths, queries and keys of unit variance would stay where they started.
     lr_scales: ClassVar[dict[str, float]] = {"keys": 20.0, "in_queries": 20.0, "out_queries": 20.0}
+    # Exponentials of such logits neither overflow nor vanish beside each other; past it nearly every pair of
+    # channels would take one kernel of the bank whole, and learn no more which.
+    largest_logit: ClassVar[float] = 40.0
     sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
     key_dim: int
@@ -54,7 +56,6 @@ class DotProductConv2d(DynamicConv2d):
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register bank, keys, in_queries, out_queries and reduce."""
         self.terms = self.bank_size
-        self.sets_apart = False
         self.bounded = False
         if per_group == 1 and self.out_channels == self.in_channels:
             self.extra_lowerings = ("scaled",)
@@ -97,51 +98,32 @@ class DotProductConv2d(DynamicConv2d):
         # Independent of the sample, so an exporter folds it to one constant.
         keys: Tensor = self.keys
         bank: Tensor = self.bank
-        if self.sets_apart:
+        if self.bounded:
             keys, bank = keys[1:] - keys[:1], bank[1:] - bank[:1]
         static = self.out_queries[first:last].unsqueeze(1) * keys.unsqueeze(0) * self.key_dim**-0.5
+        # Runtimes are slow to add up a few numbers that lie side by side: where there is no long axis behind
+        # the kernels, the outputs go there meanwhile.
+        depthwise = self.groups == self.in_channels
+        axis = 1 if depthwise else 2
+        if depthwise:
+            static = static.transpose(0, 1)
         # The sample joins the shorter factor: a product with the static one on the right needs no copies.
-        sample, in_queries = self.reduce(context).tanh().unsqueeze(1), self.in_queries.t()
-        # Runtimes are slow to add up a few numbers that lie side by side, or few rows apart.
-        if self.groups == self.in_channels:
-            # There is no long axis behind the kernels, so the outputs go there meanwhile.
-            logits = (static.transpose(0, 1).flatten(0, 1) * sample) @ in_queries
-            logits = logits.unflatten(1, (self.terms, -1))
-            if self.sets_apart:
-                shares = logits.exp()
-                mixing = shares * (shares.sum(dim=1, keepdim=True) + 1).reciprocal() - 1 / self.bank_size
-            else:
-                mixing = logits.softmax(dim=1)
-            mixing = mixing.transpose(1, 2)
-        elif self.sets_apart:
+        queries = static.flatten(0, 1) * self.reduce(context).tanh().unsqueeze(1)
+        logits = queries @ self.in_queries.t()
+        logits = logits.unflatten(1, (self.terms, -1) if depthwise else (-1, self.terms))
+        if self.bounded:
+            shares = logits.exp()
+            shares = shares * (shares.sum(dim=axis, keepdim=True) + 1).reciprocal()
             # With whole shares the terms would add up to nearly minus the first kernel over all channels, and
             # what that and the first kernel leave of each other would have lost a digit.
-            parts = [(static[:, term] * sample) @ in_queries for term in range(self.terms)]
-            mixing = torch.stack([share - 1 / self.bank_size for share in self._softmax(parts)], dim=2)
+            mixing = shares - 1 / self.bank_size
         else:
-            logits = (static.flatten(0, 1) * sample) @ in_queries
-            mixing = logits.unflatten(1, (-1, self.terms)).softmax(dim=2)
-        return mixing, bank.unsqueeze(0)
-
-    def _softmax(self, logits: list[Tensor]) -> list[Tensor]:
-        """Return the softmax of tensors of one shape and of another logit of 0, whose share is left out."""
-        if self.bounded:
-            shares = [logit.exp() for logit in logits]
-            total = shares[0] + 1
-        else:
-            top = logits[0].relu()
-            for logit in logits[1:]:
-                top = torch.maximum(top, logit)
-            shares = [(logit - top).exp() for logit in logits]
-            total = shares[0] + top.neg().exp()
-        for share in shares[1:]:
-            total = total + share
-        inverse = total.reciprocal()
-        return [share * inverse for share in shares]
+            mixing = logits.softmax(dim=axis)
+        return mixing.transpose(1, 2) if depthwise else mixing, bank.unsqueeze(0)
 
     def kernel_apart(self) -> Tensor | None:
         """Return the mean of the bank where it is set apart."""
-        return self.bank.mean(dim=0) if self.sets_apart else None
+        return self.bank.mean(dim=0) if self.bounded else None
 
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or scale the input channels of a depthwise convolution."""
@@ -155,18 +137,26 @@ class DotProductConv2d(DynamicConv2d):
 
     @torch.jit.unused
     @torch.no_grad()
+    def constrain_(self) -> None:
+        """Shorten in-queries until no logit can lie more than ``largest_logit`` from the first key's."""
+        if self.bank_size > 1:
+            share = self.largest_logit / self._bounds().amax(dim=0).clamp(min=self.largest_logit)
+            self.in_queries.mul_(share.unsqueeze(1))
+
+    @torch.jit.unused
+    @torch.no_grad()
     def settle_(self) -> None:
-        """Set the mean apart, without a pass for the maximum if no exponential can overflow; slice."""
-        apart = self.keys[1:] - self.keys[:1]
-        pairs = (self.out_queries.unsqueeze(1) * apart).abs().flatten(0, 1) @ self.in_queries.abs().t()
-        info = torch.finfo(self.keys.dtype)
+        """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice."""
         # Up to M such exponentials add up, and their reciprocal must be no subnormal number.
-        most = -math.log(info.tiny * self.bank_size)
-        self.bounded = self.bank_size > 1 and bool(pairs.max() * self.key_dim**-0.5 < most)
-        dense = self.bank_size > 1 and self.groups < self.in_channels
-        self.sets_apart = self.bounded or dense
-        self.terms = self.bank_size - self.sets_apart
+        most = -math.log(torch.finfo(self.keys.dtype).tiny * self.bank_size)
+        self.bounded = self.bank_size > 1 and bool(self._bounds().max() < most)
+        self.terms = self.bank_size - self.bounded
         super().settle_()
+
+    def _bounds(self) -> Tensor:
+        """Return how far, whatever the image, a pair's logits can lie from its first: (O * (M - 1), I/G)."""
+        apart = self.out_queries.unsqueeze(1) * (self.keys[1:] - self.keys[:1])
+        return apart.abs().flatten(0, 1) @ self.in_queries.abs().t() * self.key_dim**-0.5
 
     @torch.jit.unused
     def auto_lowering(self) -> str:

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import LOWERINGS, DynamicConv2d, anneal, anneals, dynamic_layers, set_lowering, share_context
+from zoo.layers import (
+    LOWERINGS,
+    DynamicConv2d,
+    anneal,
+    anneals,
+    constrain,
+    dynamic_layers,
+    set_lowering,
+    share_context,
+)
 from zoo.models import create_model
 from zoo.training import checkpoint, log
 from zoo.training._require import check_joined, on_cpu, on_cuda, progress_bar, require
@@ -269,6 +278,7 @@ class _Run:
         if self.recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
+        constrain(self.model)
         self.ema.update(self.model, step=step + 1)
         answers = targets if targets.ndim == 1 else targets.argmax(1)  # of a mixed image the larger share's
         return torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == answers).sum()])
