@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
+from zoo.layers import dynamic_layers, settle
 from zoo.training.evaluate import probe
 
 NAME = "resnet10_dpk"
@@ -200,6 +201,13 @@ def test_trained_weights_load_from_any_folder(
     assert figures["images"] == 10_000
     assert timm.create_model(name, pretrained=True, num_classes=3).get_classifier().out_features == 3
     assert timm.create_model(name, pretrained=True, in_chans=1)(torch.randn(1, 1, 32, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name.endswith("_dpk")])
+def test_no_deployed_softmax_of_trained_weights_needs_its_maximum(name: str) -> None:
+    layers = dynamic_layers(settle(timm.create_model(name, pretrained=True).eval()))
+    assert layers
+    assert all(layer.bounded for layer in layers)
 
 
 def test_what_must_be_trained_is() -> None:
