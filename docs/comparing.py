@@ -13,13 +13,13 @@ from zoo.errors import ZooError
 from zoo.training import memory
 from zoo.training.checkpoint import FILE, Progress, load_weights
 from zoo.training.data import Split, load_cifar10
-from zoo.training.evaluate import evaluate, place
+from zoo.training.evaluate import Evaluation, evaluate, place
 from zoo.training.publish import finished_run, portable
 
 #: How the same numbers are computed, up to rounding.
 HOW = ("threads", "compile", "channels_last", "lowering")
 
-Measure = Callable[[Progress, Any, Split, dict[str, Any]], dict[str, Any]]
+Measure = Callable[[Progress, Any, Split, Evaluation], dict[str, Any]]
 
 
 def compare(
@@ -37,7 +37,7 @@ def compare(
         words: its command line.
         options: with ``runs``, ``data``, ``draws`` and ``out``.
         check: raises where the runs cannot be compared.
-        row: of a run, its model, the test images and their figures, what to write.
+        row: of a run, its model, the test images and what was measured of them, what to write.
         of_run: what else to write, of the first run.
 
     Raises:
@@ -54,7 +54,7 @@ def compare(
     for run, progress in runs.items():
         model = zoo.create_model(progress.recipe.model)
         load_weights(model, run / FILE)
-        found = evaluate(place(model), test, draws=options.draws).figures()
+        found = evaluate(place(model), test, draws=options.draws)
         rows.append(row(progress, model, test, found))
         print({key: value for key, value in rows[-1].items() if not isinstance(value, dict)}, flush=True)
     progress = next(iter(runs.values()))
@@ -76,6 +76,30 @@ def decisive(progress: Progress, free: Collection[str]) -> dict[str, Any]:
     """Return the settings and the images that decide what a run learns, those in ``free`` left out."""
     settings = progress.recipe.settings() | {"data": (progress.facts.get("data") or {}).get("sha256")}
     return {name: value for name, value in settings.items() if name not in (*free, *HOW)}
+
+
+def check_settings(runs: Mapping[Path, Progress], free: Collection[str], what: str) -> None:
+    """Raise a :class:`ZooError` where two runs differ in a setting, or in their images, that is not ``free``.
+
+    Args:
+        runs: by their folders.
+        free: what they may differ in.
+        what: the same in words, for the error.
+    """
+    (first, its), *others = runs.items()
+    theirs = decisive(its, free)
+    for run, progress in others:
+        mine = decisive(progress, free)
+        if different := [name for name in mine if mine[name] != theirs[name]]:
+            raise ZooError(
+                f"{first} and {run} differ in {different[0]} too; compare runs that differ in {what}."
+            )
+
+
+def start(progress: Progress) -> list[Any]:
+    """Return what tells the weights that a run started from from others."""
+    told_by = ("model", "sha256", "images_seen", "seconds")
+    return [(progress.facts.get("started_from") or {}).get(name) for name in told_by]
 
 
 def parser(name: str, doc: str) -> argparse.ArgumentParser:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import compare, decisive, parser
+from comparing import check_settings, compare, parser, start
 
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.training.checkpoint import Progress
+from zoo.training.evaluate import Evaluation
 
 #: What two runs may differ in.
 FREE = ("model", "seed", "warm_start")
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     options = parser("seeds", __doc__).parse_args(words)
 
-    def row(progress: Progress, _model: Any, _test: Any, found: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: found[name] for name in ("top1", "top1_augmented")}
+    def row(progress: Progress, _model: Any, _test: Any, found: Evaluation) -> dict[str, Any]:
+        kept = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
         return {"model": progress.recipe.model, "seed": progress.recipe.seed, **kept}
 
     compare("seeds", words, options, check_alike, row, lambda _: {})
@@ -41,19 +42,13 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
         ZooError: some other setting, the images or a model's start is not the same, a seed comes twice, or a
             model has one run only.
     """
+    check_settings(runs, FREE, "seed and model")
     seeds: dict[str, list[int]] = {}
     starts: dict[str, tuple[Path, Any]] = {}
-    (first, its), *_ = runs.items()
     for run, progress in runs.items():
         seeds.setdefault(progress.recipe.model, []).append(progress.recipe.seed)
-        mine, theirs = decisive(progress, FREE), decisive(its, FREE)
-        if different := [name for name in mine if mine[name] != theirs[name]]:
-            raise ZooError(
-                f"{first} and {run} differ in {different[0]} too; compare runs that differ in seed and model."
-            )
-        start = (progress.facts.get("started_from") or {}).get("sha256")
-        other, its_start = starts.setdefault(progress.recipe.model, (run, start))
-        if start != its_start:
+        other, its_start = starts.setdefault(progress.recipe.model, (run, start(progress)))
+        if start(progress) != its_start:
             raise ZooError(f"{other} and {run} start from other weights; compare runs from the same.")
     for model, given in seeds.items():
         if len(given) < 2 or len(set(given)) < len(given):

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import compare, decisive, parser
+from comparing import check_settings, compare, parser, start
 
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split, first
+from zoo.training.evaluate import Evaluation
 from zoo.training.invariance import curves
 
 SHARES = ("upright", "turned")
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = given.parse_args(words)
     cli.check_counts(options, "images")
 
-    def row(progress: Progress, model: Any, test: Split, found: dict[str, Any]) -> dict[str, Any]:
+    def row(progress: Progress, model: Any, test: Split, measured: Evaluation) -> dict[str, Any]:
+        found = measured.figures()
         shares = {name: getattr(progress.recipe.augmentation, name) for name in SHARES}
         kept = {name: found[name] for name in found if name.startswith("top1")}
         return {**shares, **kept, "curves": curves(model, first(test, options.images))}
@@ -53,22 +55,11 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
     shares = {tuple(getattr(run.recipe.augmentation, name) for name in SHARES) for run in runs.values()}
     if len(shares) < len(runs) or len(runs) < 2:
         raise ZooError("give two runs or more, each with a share of its own of images that are not warped.")
-    (one, its), *others = runs.items()
-    mine = _decisive(its)
-    for other, progress in others:
-        for name, value in _decisive(progress).items():
-            if value != mine[name]:
-                raise ZooError(
-                    f"{one} and {other} differ in {name} too; "
-                    "compare runs that differ in nothing but their shares of images that are not warped."
-                )
-
-
-def _decisive(progress: Progress) -> dict[str, Any]:
-    """Return what decides what a run learns, the shares left out."""
-    start = progress.facts.get("started_from") or {}
-    told_by = ("model", "sha256", "images_seen", "seconds")
-    return decisive(progress, SHARES) | {"started_from": [start.get(name) for name in told_by]}
+    check_settings(runs, SHARES, "nothing but their shares of images that are not warped")
+    one, *others = runs
+    for other in others:
+        if start(runs[one]) != start(runs[other]):
+            raise ZooError(f"{one} and {other} start from other weights; compare runs from the same.")
 
 
 if __name__ == "__main__":

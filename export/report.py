@@ -224,6 +224,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "curves": results.curves,
         "spared": results.spared,
         "seeds": results.seeds,
+        "distilled": results.distilled,
         "against the twin": results.against_twin,
         "costs": results.costs,
         "transfer": results.transfer,

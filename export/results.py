@@ -272,9 +272,30 @@ def seeds(root: Path) -> str:
         header += [f"{images}, mean and standard deviation", "lowest to highest"]
     how = (
         f"Runs of {record['images_seen']:,} images, all of a model from the same weights; augmented: "
-        f"{record['draws']} draws, the same for all: `{record['command']}`"
+        f"{_draws(record['draws'])}: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
+
+
+def distilled(root: Path) -> str:
+    """Return what docs/distilled.py found of two runs, one with a teacher."""
+    record = _record(root, "distilled")
+    lines = []
+    for row in record["rows"]:
+        cells = [f"`{row['teacher']}`" if row["teacher"] else "none"]
+        for figure, gain in (("top1", "gain"), ("top1_augmented", "gain_augmented")):
+            gained = f" ({_points(Interval(*row[gain]))})" if gain in row else ""
+            cells.append(f"{row[figure]:.2f} %{gained}")
+        lines.append(cells)
+    how = (
+        f"`{record['model']}`, {record['images_seen']:,} images each, from the same weights, with the same "
+        f"seed; augmented: {_draws(record['draws'])}: `{record['command']}`"
+    )
+    return f"{pages.markdown(['teacher', *_FIGURES], 'lrr', lines)}\n\n{how}"
+
+
+def _draws(count: int) -> str:
+    return f"{count} draw{'s' * (count > 1)}, the same for all"
 
 
 def _record(root: Path, name: str) -> Any:

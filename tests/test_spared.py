@@ -61,21 +61,25 @@ def test_it_writes_the_figures_of_every_run(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("other", "facts", "name"),
+    ("other", "facts", "why"),
     [
-        (replace(spare(RECIPE, turned=0.5), lr=0.5), {}, "lr"),
-        (spare(RECIPE, degrees=90.0, turned=0.5), {}, "degrees"),
-        (spare(RECIPE, turned=0.5), {"started_from": {"model": "resnet10_static"}}, "started_from"),
-        (spare(RECIPE, turned=0.5), {"data": {"sha256": "1"}}, "data"),
+        (replace(spare(RECIPE, turned=0.5), lr=0.5), {}, "differ in lr too"),
+        (spare(RECIPE, degrees=90.0, turned=0.5), {}, "differ in degrees too"),
+        (
+            spare(RECIPE, turned=0.5),
+            {"started_from": {"model": "resnet10_static"}},
+            "start from other weights",
+        ),
+        (spare(RECIPE, turned=0.5), {"data": {"sha256": "1"}}, "differ in data too"),
     ],
 )
-def test_runs_that_differ_in_more_are_refused(other: Recipe, facts: dict[str, object], name: str) -> None:
+def test_runs_that_differ_in_more_are_refused(other: Recipe, facts: dict[str, object], why: str) -> None:
     runs = {
         Path("one"): spared.Progress(RECIPE),
         Path("two"): spared.Progress(spare(RECIPE, upright=0.5)),
         Path("other"): spared.Progress(other, facts=dict(facts)),
     }
-    with pytest.raises(ZooError, match=f"one and other differ in {name} too"):
+    with pytest.raises(ZooError, match=f"one and other {why}"):
         spared.check_alike(runs)
     runs[Path("other")] = spared.Progress(
         replace(spare(RECIPE, turned=0.5), threads=1, compile=True, channels_last=False)

@@ -132,6 +132,34 @@ def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
     ]
 
 
+def test_distilled_shows_what_the_teacher_brought(tmp_path):
+    record = {
+        "model": "resnet18_dpk",
+        "images_seen": 1000,
+        "draws": 1,
+        "command": "python docs/distilled.py",
+        "rows": [
+            {"teacher": None, "top1": 61.0, "top1_augmented": 50.5},
+            {
+                "teacher": TWIN,
+                "top1": 60.5,
+                "top1_augmented": 52.0,
+                "gain": [-0.5, -1.0, 0.0],
+                "gain_augmented": [1.5, 1.0, 2.0],
+            },
+        ],
+    }
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/distilled.json").write_text(json.dumps(record))
+    text = results.distilled(tmp_path)
+    assert rows(text) == [
+        ["none", "61.00 %", "50.50 %"],
+        ["`resnet18_static`", "60.50 % (-0.5 [-1.0, +0.0])", "52.00 % (+1.5 [+1.0, +2.0])"],
+    ]
+    assert "1,000 images each" in text
+    assert "1 draw, the same for all" in text
+
+
 def test_transfer_shows_every_start_and_the_budget(tmp_path):
     record = {
         "test_images": 1000,
