@@ -16,7 +16,7 @@ from zoo.pretrained import read_manifest
 def checkout(tmp_path: Path) -> Path:
     """Copy the files with generated tables, and the figures that one is made from."""
     shutil.copytree(report.CHECKOUT / "docs/images", tmp_path / "docs/images")
-    for name in ("transfer", "spared", "sizes", "seeds"):
+    for name in ("transfer", "spared", "sizes", "seeds", "distilled"):
         shutil.copy(report.CHECKOUT / f"docs/{name}.json", tmp_path / f"docs/{name}.json")
     for name in report.TABLES:
         shutil.copy(report.CHECKOUT / name, tmp_path / name)
