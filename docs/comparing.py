@@ -96,10 +96,14 @@ def check_settings(runs: Mapping[Path, Progress], free: Collection[str], what: s
             )
 
 
-def start(progress: Progress) -> list[Any]:
-    """Return what tells the weights that a run started from from others."""
+def check_start(runs: Mapping[Path, Progress]) -> None:
+    """Raise a :class:`ZooError` where two runs start from other weights, as far as is known of these."""
     told_by = ("model", "sha256", "images_seen", "seconds")
-    return [(progress.facts.get("started_from") or {}).get(name) for name in told_by]
+    first, *others = runs
+    starts = {run: progress.facts.get("started_from") or {} for run, progress in runs.items()}
+    for run in others:
+        if any(starts[run].get(name) != starts[first].get(name) for name in told_by):
+            raise ZooError(f"{first} and {run} start from other weights; compare runs from the same.")
 
 
 def parser(name: str, doc: str) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import check_settings, compare, parser, start
+from comparing import check_settings, check_start, compare, parser
 
 from export.results import paired_gains
 from zoo import cli
@@ -54,9 +54,7 @@ def check_pair(runs: Mapping[Path, Progress]) -> None:
     if [bool(run.recipe.teacher) for run in runs.values()] != [False, True]:
         raise ZooError("give two runs, first the one without a teacher, then the one with it.")
     check_settings(runs, FREE, "their teacher")
-    one, other = runs
-    if start(runs[one]) != start(runs[other]):
-        raise ZooError(f"{one} and {other} start from other weights; compare runs from the same.")
+    check_start(runs)
 
 
 if __name__ == "__main__":

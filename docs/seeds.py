@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import check_settings, compare, parser, start
+from comparing import check_settings, check_start, compare, parser
 
 from zoo import cli
 from zoo.errors import ZooError
@@ -43,15 +43,12 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
             model has one run only.
     """
     check_settings(runs, FREE, "seed and model")
-    seeds: dict[str, list[int]] = {}
-    starts: dict[str, tuple[Path, Any]] = {}
+    models: dict[str, dict[Path, Progress]] = {}
     for run, progress in runs.items():
-        seeds.setdefault(progress.recipe.model, []).append(progress.recipe.seed)
-        other, its_start = starts.setdefault(progress.recipe.model, (run, start(progress)))
-        if start(progress) != its_start:
-            raise ZooError(f"{other} and {run} start from other weights; compare runs from the same.")
-    for model, given in seeds.items():
-        if len(given) < 2 or len(set(given)) < len(given):
+        models.setdefault(progress.recipe.model, {})[run] = progress
+    for model, its in models.items():
+        check_start(its)
+        if len(its) < 2 or len({progress.recipe.seed for progress in its.values()}) < len(its):
             raise ZooError(f"give two runs or more of {model}, each with a seed of its own.")
 
 

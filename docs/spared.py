@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import check_settings, compare, parser, start
+from comparing import check_settings, check_start, compare, parser
 
 from zoo import cli
 from zoo.errors import ZooError
@@ -56,10 +56,7 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
     if len(shares) < len(runs) or len(runs) < 2:
         raise ZooError("give two runs or more, each with a share of its own of images that are not warped.")
     check_settings(runs, SHARES, "nothing but their shares of images that are not warped")
-    one, *others = runs
-    for other in others:
-        if start(runs[one]) != start(runs[other]):
-            raise ZooError(f"{one} and {other} start from other weights; compare runs from the same.")
+    check_start(runs)
 
 
 if __name__ == "__main__":
