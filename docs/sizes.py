@@ -138,7 +138,7 @@ def learn(model: nn.Module, how: Recipe, data: Split) -> None:
 def figures(model: nn.Module, test: Split) -> dict[str, Any]:
     """Return ``params`` that a network learns, ``macs`` for an image as deployed, and clean ``top1`` in %."""
     way = ExportOptions(input_size=SIZE)
-    deployed = fold(prepared(model, chosen(runtime("onnx"), model, way)))
+    deployed = fold(prepared(model, chosen(runtime("onnx"), model, way), runtime("onnx")))
     return {
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "macs": complexity(deployed.to("meta"), SIZE).macs,

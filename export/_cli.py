@@ -10,11 +10,17 @@ import timm
 
 from export import _flow
 from export._inputs import REAL_IMAGES, real_images
-from export.base import FP32, TUNE, ExportOptions, Runtime
+from export.base import FP16, FP32, INT8, TUNE, ExportOptions, Runtime
 from export.certificate import CertificateError
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
 from zoo.models import check_name
+
+_DTYPES = {
+    FP32: "as the model computes",
+    FP16: "half precision between float32 inputs and outputs",
+    INT8: "static layers in integers, calibrated on half of the images of --data",
+}
 
 
 def parser(runtime: Runtime) -> argparse.ArgumentParser:
@@ -43,6 +49,8 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     made.add_argument(
         "--batch", default="dynamic", help="dynamic (default), or the one batch size of the artifact"
     )
+    dtypes = "; ".join(f"{name}: {_DTYPES[name]}" for name in runtime.dtypes)
+    made.add_argument("--dtype", default=FP32, help=f"what to compute in (default: {FP32}); {dtypes}")
     made.add_argument(
         "--checkpoint", type=Path, help="safetensors file to load instead of the pretrained weights"
     )
@@ -76,10 +84,12 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
     config = timm.get_pretrained_cfg(args.model)
     assert config is not None
     size = config.input_size if args.size is None else (config.input_size[0], args.size, args.size)
-    options = ExportOptions(lowering=args.lowering, batch=_batch(args.batch), input_size=size, **extra)
+    options = ExportOptions(
+        lowering=args.lowering, batch=_batch(args.batch), input_size=size, dtype=args.dtype, **extra
+    )
     path = args.output or Path(f"{args.model}{runtime.suffix}")
     _flow.preflight(runtime, path, options)
-    if options.dtype != FP32 and args.data is None:
+    if options.dtype == INT8 and args.data is None:
         raise ZooError(
             f"{options.dtype} needs images for its ranges; give a CIFAR-10 parquet folder as --data."
         )

@@ -5,6 +5,7 @@ together with its certificate, only when it has passed.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,10 +23,11 @@ from torch import nn
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Trial
-from export.base import FP32, ExportOptions, Predict, Runtime, first_line, installed
+from export.base import FP16, FP32, INT8, ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
+from export.half import in_half
 from export.lowering import chosen
-from export.parity import certify, certify_int8, measure, prepared, reference
+from export.parity import TOLERANCE_FP16, certify, certify_int8, measure, prepared, reference
 from export.quantize import SHARE
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
@@ -67,12 +69,13 @@ def export(
     outputs = count_outputs(expected, name_of(model), size)
     if images is not None:
         check_images(images, size)
-    if options.dtype != FP32 and (images is None or len(images) < _LEAST_IMAGES):
+    if options.dtype == INT8 and (images is None or len(images) < _LEAST_IMAGES):
         raise ZooError(
             f"{options.dtype} needs at least {_LEAST_IMAGES} images, one half to see ranges on and the other "
             "to certify with; give more."
         )
-    lowered = prepared(model, chosen(runtime, model, options, tuning_path(path), say, threads))
+    choice = chosen(runtime, model, options, tuning_path(path), say, threads)
+    lowered = prepared(model, choice, runtime)
     facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -80,43 +83,39 @@ def export(
 
     record_path = certificate_path(path)
     ran_by = f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu"
-    with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
-        start = time.perf_counter()
-        runtime.export(fold(lowered), artifact, options)
-        seconds = time.perf_counter() - start
-        say(f"exported to {runtime.title}, {_choices(facts, options)}, in {seconds:.1f} s")
-        runtime.annotate(artifact, to_strings(stored))
-        certificate = certify(
-            runtime.load(artifact),
-            expected,
-            size,
-            exact=reference(model, torch.float64),
-            batch=options.batch,
-            images=images,
-            pixels=_pixels(facts),
-            runtime=ran_by,
-        )
+    judged = functools.partial(
+        certify, batch=options.batch, images=images, pixels=_pixels(facts), runtime=ran_by
+    )
+
+    def passed(certificate: Certificate) -> Certificate:
         if not certificate.passed:
             raise CertificateError(certificate, str(path))
+        return certificate
+
+    with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
+        start = time.perf_counter()
+        network = fold(lowered)
+        runtime.export(network, artifact, options)
+        say(f"exported to {runtime.title}, {_choices(facts, options)}, in {_since(start)}")
+        runtime.annotate(artifact, to_strings(stored))
+        exact = reference(model, torch.float64)
+        certificate = passed(judged(runtime.load(artifact), expected, size, other_precision=exact))
         about: dict[str, Any] = {}
         if options.dtype != FP32:
-            assert images is not None
+            # Coarser numbers err by more than some mistakes about batches do, so fp32 has to pass first.
             about["in_fp32"] = json.loads(certificate.to_json())
-            start = time.perf_counter()
-            count = runtime.quantize(artifact, options, images[::2])
-            share = json.loads(runtime.metadata(artifact)[SHARE])
-            stored.setdefault(SHARE, share)
-            say(
-                f"rewrote {count} operations in {options.dtype}, {share:.1%} of the multiplies of all "
-                f"convolutions and matrix products, in {time.perf_counter() - start:.1f} s"
-            )
-            others = images[1::2]
-            certificate = certify_int8(
-                runtime.load(artifact), expected, others, batch=options.batch, runtime=ran_by
-            )
-            if not certificate.passed:
-                raise CertificateError(certificate, str(path))
+            stored = {**_coarsened(runtime, network, artifact, options, images, say), **stored}
             runtime.annotate(artifact, to_strings(stored))
+            predict = runtime.load(artifact)
+            if options.dtype == INT8:
+                assert images is not None
+                certificate = certify_int8(
+                    predict, expected, images[1::2], batch=options.batch, runtime=ran_by
+                )
+            else:
+                half = reference(model, torch.float16)
+                certificate = judged(predict, expected, size, other_precision=half, tolerance=TOLERANCE_FP16)
+            passed(certificate)
         inputs = np.random.default_rng(1).standard_normal((options.batch or 2, *size), dtype=np.float32)
         anew = _anew(runtime, artifact)
         certified = anew(inputs)
@@ -188,6 +187,30 @@ def certificate_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.certificate.json")
 
 
+def _coarsened(
+    runtime: Runtime,
+    network: nn.Module,
+    artifact: Path,
+    options: ExportOptions,
+    images: np.ndarray | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write the artifact anew in a dtype other than fp32; return what its metadata gains by that."""
+    start = time.perf_counter()
+    if options.dtype == FP16:
+        runtime.export(in_half(network, runtime), artifact, options)
+        say(f"exported anew in {FP16}, in {_since(start)}")
+        return {}
+    assert images is not None
+    count = runtime.quantize(artifact, options, images[::2])
+    share = json.loads(runtime.metadata(artifact)[SHARE])
+    say(
+        f"rewrote {count} operations in {INT8}, {share:.1%} of the multiplies of all convolutions and matrix "
+        f"products, in {_since(start)}"
+    )
+    return {SHARE: share}
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Say in a sentence what keeps ``path`` from being written, such as a full disk."""
@@ -216,3 +239,7 @@ def _choices(facts: dict, options: ExportOptions) -> str:
     found = ", ".join(f"{count} x {name}" for name, count in counts.items()) or "no dynamic layer"
     batch = "dynamic batch" if options.batch is None else f"batch {options.batch}"
     return f"{batch}, lowering {options.lowering} ({found})"
+
+
+def _since(start: float) -> str:
+    return f"{time.perf_counter() - start:.1f} s"

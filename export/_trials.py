@@ -26,7 +26,7 @@ class Trial:
         inputs: (N, C, H, W), float32.
         got: the artifact.
         want: what it should compute.
-        exact: ``want`` in fp64, where fp32 may not be able to tell.
+        other_precision: ``want`` in another precision, where rounding alone may move it far.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Trial:
     inputs: np.ndarray
     got: Predict
     want: Predict
-    exact: Predict | None = None
+    other_precision: Predict | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def about_batches(predict: Predict, expected: Predict, draws: Draws, batch: int 
 def about_inputs(
     predict: Predict,
     expected: Predict,
-    exact: Predict | None,
+    other_precision: Predict | None,
     draws: Draws,
     batch: int | None,
     pixels: tuple[np.ndarray, np.ndarray] | None,
@@ -121,7 +121,8 @@ def about_inputs(
     }
     for name, array in inputs.items():
         yield Trial(name, few, array, predict, expected)
-    yield Trial(f"magnitude {_MAGNITUDE}", few, _MAGNITUDE * draws.normal(few), predict, expected, exact)
+    loud = _MAGNITUDE * draws.normal(few)
+    yield Trial(f"magnitude {_MAGNITUDE}", few, loud, predict, expected, other_precision)
 
 
 def about_images(predict: Predict, expected: Predict, images: np.ndarray, batch: int | None) -> Trial:

@@ -33,8 +33,8 @@ TRACE_BATCH = 4
 AUTO = "auto"
 """The lowering of an export that takes the one with the lowest price for each layer."""
 
-FP32, INT8 = "fp32", "int8"
-"""What an artifact computes in: as the model does, or what is static of it in integers."""
+FP32, FP16, INT8 = DTYPES = "fp32", "fp16", "int8"
+"""What an artifact computes in: as the model does, in half precision, or what is static of it in integers."""
 
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""
@@ -59,7 +59,7 @@ class ExportOptions:
         batch: the one batch size the artifact takes, or None for any.
         input_size: (channels, height, width) of one input; None means the model's own.
         opset: ONNX operator set; other formats ignore it.
-        dtype: :data:`FP32`, or :data:`INT8` where a format has it.
+        dtype: one of :data:`DTYPES`, as far as the format has it. Inputs and outputs are float32 always.
 
     Raises:
         ZooError: a value is out of range, or the lowering cannot serve the batch.
@@ -81,8 +81,8 @@ class ExportOptions:
                 f"input size {self.input_size} is too large: an input may have {_MOST_VALUES} values, "
                 "about 2300 x 2300 pixels in colour; give a smaller size."
             )
-        if self.dtype not in (FP32, INT8):
-            raise ZooError(f"dtype {self.dtype!r} is none to export in; give {FP32} or {INT8}.")
+        if self.dtype not in DTYPES:
+            raise ZooError(f"dtype {self.dtype!r} is none to export in; give one of {', '.join(DTYPES)}.")
         self._check_lowering()
 
     def example(self) -> torch.Tensor:
@@ -124,6 +124,7 @@ class Runtime(ABC):
         packages: the distributions that write the format, then the one that runs it.
         providers: what it may run on, in the order of the doctor's table.
         dtypes: what its artifacts may compute in.
+        fused_softmax: see :func:`zoo.layers.settle`.
     """
 
     name: ClassVar[str]
@@ -131,7 +132,8 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     providers: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
-    dtypes: ClassVar[tuple[str, ...]] = (FP32,)
+    dtypes: ClassVar[tuple[str, ...]] = (FP32, FP16)
+    fused_softmax: ClassVar[bool] = False
 
     @abstractmethod
     def available(self, provider: str = "cpu") -> str | None:

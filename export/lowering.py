@@ -34,23 +34,23 @@ def chosen(
     """
     seconds = cost.rates(runtime.name)
     if options.lowering == TUNE:
-        usual = _priced(model, options, seconds) if seconds else _by_rule(model, options)
+        usual = _priced(runtime, model, options, seconds) if seconds else _by_rule(runtime, model, options)
         return tune(runtime, model, options, cache, say, threads, {AUTO: usual})
     if options.lowering != AUTO or seconds is None:
         return options.lowering
-    return _priced(model, options, seconds)
+    return _priced(runtime, model, options, seconds)
 
 
-def _by_rule(model: nn.Module, options: ExportOptions) -> dict[str, str]:
+def _by_rule(runtime: Runtime, model: nn.Module, options: ExportOptions) -> dict[str, str]:
     """Return the lowering that every layer has where nobody knows prices."""
-    return {site.name: site.layer.auto_lowering() for site in sites(model, options)}
+    return {site.name: site.layer.auto_lowering() for site in sites(model, options, runtime)}
 
 
-def _priced(model: nn.Module, options: ExportOptions, seconds: cost.Work) -> dict[str, str]:
+def _priced(runtime: Runtime, model: nn.Module, options: ExportOptions, seconds: cost.Work) -> dict[str, str]:
     """Return the lowering of every layer with the lowest price."""
     known: dict[str, str] = {}
     names: dict[str, str] = {}
-    for site in sites(model, options):
+    for site in sites(model, options, runtime):
         key = site.signature
         known[key] = known.get(key) or cost.cheapest(site, options, seconds)
         names[site.name] = known[key]

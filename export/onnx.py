@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export import _cli, _flow, _onnxruntime
-from export.base import FP32, INT8, ExportOptions, Predict, Runtime, first_line
+from export.base import DTYPES, FP32, ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
 from zoo.cli import run
 from zoo.errors import ZooError
@@ -36,7 +36,7 @@ class OnnxRuntime(Runtime):
     suffix: ClassVar[str] = ".onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     providers: ClassVar[tuple[str, ...]] = tuple(_onnxruntime.PROVIDERS)
-    dtypes: ClassVar[tuple[str, ...]] = (FP32, INT8)
+    dtypes: ClassVar[tuple[str, ...]] = DTYPES
 
     def available(self, provider: str = "cpu") -> str | None:
         """Return None when a session on ``provider`` runs here, otherwise the reason it cannot."""
@@ -142,11 +142,12 @@ def export(
         images: real images to certify with too, (N, C, H, W), float32, normalised as the model wants them.
         class_names: names of the outputs; None takes them from the model's ``pretrained_cfg``.
         metadata: further entries for the artifact's metadata; these win over the ones written by default.
-        dtype: ``fp32``, or ``int8`` for convolutions with constant weights and the classifier in integers:
-            eight bits of what flows through them, seven of their weights (:mod:`export.quantize` says why).
-            Calibrated on every second of ``images`` and certified on the others, after the file has passed in
-            fp32; the certificate's ``agreement`` is what it costs, ``int8_share`` in the file's metadata how
-            much of the work it is.
+        dtype: ``fp32``; ``fp16`` for half precision between inputs and outputs that stay float32
+            (:mod:`export.half`); or ``int8`` for convolutions with constant weights and the classifier in
+            integers: eight bits of what flows through them, seven of their weights (:mod:`export.quantize`
+            says why). Both are certified after the file has passed in fp32, ``int8`` calibrated on every
+            second of ``images`` and certified on the others; its certificate's ``agreement`` is what it
+            costs, ``int8_share`` in the file's metadata how much of the work it is.
 
     Returns:
         The certificate, passed.
@@ -207,13 +208,8 @@ def main(argv: Sequence[str] | None = None, runtime: Runtime | None = None) -> i
     parser.add_argument(
         "--opset", type=int, default=OLDEST_OPSET, help=f"ONNX operator set (default: {OLDEST_OPSET})"
     )
-    parser.add_argument(
-        "--dtype",
-        default=FP32,
-        help=f"{FP32} (default), or {INT8}: static layers, calibrated on half of the images of --data",
-    )
     args = parser.parse_args(argv)
-    return _cli.main(runtime, args, opset=args.opset, dtype=args.dtype)
+    return _cli.main(runtime, args, opset=args.opset)
 
 
 if __name__ == "__main__":

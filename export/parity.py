@@ -14,12 +14,15 @@ import torch
 from torch import nn
 
 from export._trials import Draws, ImageDraws, Trial, about_batches, about_images, about_inputs
-from export.base import Predict, first_line
+from export.base import Predict, Runtime, first_line
 from export.certificate import Certificate, Check
 from zoo.layers import set_lowering, settle
 
 TOLERANCE = 1e-4
 """Largest relative error of an fp32 artifact."""
+
+TOLERANCE_FP16 = 0.05
+"""Largest relative error of an fp16 artifact: eleven bits, rounded anew in every layer."""
 
 TOLERANCE_INT8 = 0.25
 """Largest relative error of an int8 artifact: on any one image, so that nearly all are far below it."""
@@ -52,9 +55,17 @@ class Int8Certificate(Certificate):
         return f"{super().summary()}\n  the top class is the eager model's on {images}"
 
 
-def prepared(model: nn.Module, lowering: str | Mapping[str, str]) -> nn.Module:
-    """Return a copy of ``model`` in fp32 on the CPU, in evaluation mode, settled, with ``lowering``."""
-    return settle(_copied(model, lowering))
+def prepared(
+    model: nn.Module, lowering: str | Mapping[str, str], runtime: Runtime | None = None
+) -> nn.Module:
+    """Return a copy of ``model`` in fp32 on the CPU, in evaluation mode, with ``lowering``, settled.
+
+    Args:
+        model: any module; it is left as it is.
+        lowering: as :func:`zoo.layers.set_lowering` takes it.
+        runtime: the format it will run in; None stands for PyTorch as it is.
+    """
+    return settle(_copied(model, lowering), runtime is not None and runtime.fused_softmax)
 
 
 def reference(model: nn.Module, dtype: torch.dtype = torch.float32) -> Predict:
@@ -84,7 +95,7 @@ def certify(
     expected: Predict,
     input_size: tuple[int, int, int],
     *,
-    exact: Predict | None = None,
+    other_precision: Predict | None = None,
     batch: int | None = None,
     images: np.ndarray | None = None,
     pixels: tuple[np.ndarray, np.ndarray] | None = None,
@@ -98,11 +109,12 @@ def certify(
         predict: the artifact.
         expected: what it should compute, as :func:`reference` makes it.
         input_size: (channels, height, width).
-        exact: ``expected`` in fp64. On inputs of a magnitude far outside the pixels' a dynamic network can
-            magnify rounding until fp32 says nothing, whatever computes it. For these alone the tolerance
-            becomes ten times the error of ``expected`` itself, at most 0.05, and the check's note says so.
-            Where that error is above 0.05, the inputs are halved, and the check's name says so, down to the
-            magnitude of pixels, where nothing is excused. None keeps the tolerance.
+        other_precision: ``expected`` in fp64 or, for an artifact in fp16, in that. On inputs of a magnitude
+            far outside the pixels' a dynamic network can magnify rounding until its outputs say nothing,
+            whatever computes it. For these alone the tolerance becomes ten times what the precision changes
+            of ``expected`` itself, at most 0.05, and the check's note says so. Where that is above 0.05, the
+            inputs are halved, and the check's name says so, down to the magnitude of pixels, where nothing is
+            excused. None keeps the tolerance.
         batch: the one batch size the artifact takes; None certifies the sizes of a dynamic batch.
         images: real ones, (N, C, H, W), float32, normalised as the model wants them.
         pixels: the least and the greatest normalised pixel of each channel, (C,) each; None means -1 and 1.
@@ -116,7 +128,7 @@ def certify(
     draws = Draws(np.random.default_rng(seed), input_size)
     trials = [
         *about_batches(predict, expected, draws, batch),
-        *about_inputs(predict, expected, exact, draws, batch, pixels),
+        *about_inputs(predict, expected, other_precision, draws, batch, pixels),
     ]
     if images is not None:
         trials.append(about_images(predict, expected, images, batch))
@@ -200,8 +212,8 @@ def measure(trial: Trial, tolerance: float) -> Check:
         if not np.isfinite(max_abs):
             return failed("outputs are not finite")
         own = 0.0
-        if trial.exact is not None and max_rel > tolerance:
-            own = _difference(want, trial.exact(trial.inputs))[1]
+        if trial.other_precision is not None and max_rel > tolerance:
+            own = _difference(want, trial.other_precision(trial.inputs))[1]
     except Exception as error:  # whatever a runtime raises, the artifact does not take this input
         return failed(f"{type(error).__name__}: {first_line(error)[:200]}")
 
@@ -209,10 +221,10 @@ def measure(trial: Trial, tolerance: float) -> Check:
     if not own <= _MOST:
         if np.abs(trial.inputs).max() > _PLAIN:
             return measure(replace(trial, name=f"{trial.name}, halved", inputs=trial.inputs / 2), tolerance)
-        note = f"fp32 cannot tell: the eager model is itself off by {own:.0e}"
+        note = f"nothing to tell: rounding alone moves the eager model by {own:.0e}"
     elif _SLACK * own > tolerance:
         allowed = max(tolerance, min(_SLACK * own, _MOST))
-        note = f"the eager model in fp32 is itself off by {own:.0e}"
+        note = f"rounding alone moves the eager model by {own:.0e}"
     top1 = _top1(got, want, allowed)
     passed = max_rel <= allowed and top1 == 1.0
     return Check(trial.name, trial.batch, len(got), max_abs, max_rel, allowed, top1, passed, note)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.base import ExportOptions
+from export.base import ExportOptions, Runtime
 from export.parity import prepared
 from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
 
@@ -49,14 +49,15 @@ class Site:
 
 
 @torch.inference_mode()
-def sites(model: nn.Module, options: ExportOptions) -> list[Site]:
+def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Site]:
     """Return the dynamic convolutions that run, in the model's order; the model is left as it is.
 
     Args:
         model: any module.
         options: with the input size filled in.
+        runtime: the format it will run in.
     """
-    copied = prepared(model, "auto")
+    copied = prepared(model, "auto", runtime)
     layers = {name: layer for name, layer in copied.named_modules() if isinstance(layer, DynamicConv2d)}
     sizes: dict[str, tuple[int, int, int]] = {}
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from export import _cli, _flow, _script_sizes
-from export.base import ExportOptions, Predict, Runtime, first_line
+from export.base import FP32, ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
 from export.parity import to_tensor
 from zoo.cli import run
@@ -93,9 +93,10 @@ def export(
     images: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
+    dtype: str = FP32,
 ) -> Certificate:
     """Write ``model`` as TorchScript; arguments, result and errors as for :func:`export.onnx.export`."""
-    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size)
+    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, dtype=dtype)
     return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
 
 

@@ -66,7 +66,7 @@ def tune(
         ZooError: the cache cannot be written.
     """
     record = _Record(runtime, options, cache, say, threads)
-    found = [(site, _of_layer(record, site)) for site in sites(model, options)]
+    found = [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
     by_layer = {site.name: ranked(times) for site, times in found}
     choices = {
         "layers' fastest": {name: ways[0] for name, ways in by_layer.items()},
@@ -85,7 +85,9 @@ def tune(
         return choices["layers' fastest"]
     asked = [[site.signature, *(choice[site.name] for choice in choices.values())] for site, _ in found]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    networks = {name: lambda choice=choice: fold(prepared(model, choice)) for name, choice in choices.items()}
+    networks = {
+        name: lambda choice=choice: fold(prepared(model, choice, runtime)) for name, choice in choices.items()
+    }
     times = record.times(f"the network of these layers ({digest[:8]})", networks, options)
     return choices[ranked(times)[0]]
 
@@ -111,7 +113,7 @@ def measured(
             number is not used.
     """
     record = _Record(runtime, options, cache, say, threads)
-    return [(site, _of_layer(record, site)) for site in sites(model, options)]
+    return [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
 
 
 def _of_layer(record: "_Record", site: Site) -> Seconds:
@@ -120,7 +122,7 @@ def _of_layer(record: "_Record", site: Site) -> Seconds:
     names = candidates(site.layer, options.batch)
     if len(names) == 1:
         return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
-    modules = {name: lambda name=name: prepared(site.layer, name) for name in names}
+    modules = {name: lambda name=name: prepared(site.layer, name, record.runtime) for name in names}
     return record.times(site.signature, modules, options)
 
 

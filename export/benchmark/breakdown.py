@@ -89,7 +89,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
 def _work(model: nn.Module, options: ExportOptions, batch: int) -> Work:
     """Add up the work of the dynamic layers as they are lowered."""
     total: Counter[str] = Counter()
-    for site in sites(model, options):
+    for site in sites(model, options, Onnx.runtime):
         lowering = str(model.get_submodule(site.name).lowering)
         total.update(count(site.layer, lowering, (batch, *site.size)))
     return total

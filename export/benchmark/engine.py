@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from export._trials import Draws
-from export.base import FP32, INT8, ExportOptions, Runtime
+from export.base import FP16, FP32, INT8, ExportOptions, Runtime
+from export.half import in_half
 from zoo.cli import atomic_path
 
 _CALIBRATED = 64
@@ -65,12 +66,14 @@ class Engine(ABC):
 
     Attributes:
         devices, dtypes: that it may be asked for.
+        dtypes_of_cuda: those of them for CUDA alone: torch computes in them on a CPU, but slowly.
         slow: whether preparing a model takes minutes, so that it is measured only when named.
         runtime: the format it runs, for which lowerings can be chosen; None where there is none.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
-    dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
+    dtypes: ClassVar[tuple[str, ...]] = (FP32, FP16)
+    dtypes_of_cuda: ClassVar[tuple[str, ...]] = (FP16, "bf16")
     slow: ClassVar[bool] = False
     runtime: ClassVar[Runtime | None] = None
 
@@ -110,7 +113,7 @@ class FileEngine(Engine):
     def artifact(self, setting: Setting, folder: Path) -> Path:
         """Return a file in a folder of its own, because some formats write several."""
         kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
-        kind += f"-{INT8}" if setting.dtype == INT8 else ""
+        kind += f"-{setting.dtype}" if setting.dtype != FP32 else ""
         return folder / kind / f"model{self.suffix}"
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
@@ -129,10 +132,9 @@ class FileEngine(Engine):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             batch = setting.batch if setting.frozen else None
-            dtype = INT8 if setting.dtype == INT8 else FP32  # bf16 is how a network runs, not what is written
-            options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=dtype)
-            self.write(model, options, temporary)
-            if dtype == INT8:
+            options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=setting.dtype)
+            self.write(in_half(model, self.runtime) if options.dtype == FP16 else model, options, temporary)
+            if options.dtype == INT8:
                 images = setting.images
                 if images is None:
                     images = Draws(np.random.default_rng(1), setting.input_size).unlike(_CALIBRATED)

@@ -25,6 +25,6 @@ def refusal(name: str, device: str, dtype: str) -> str | None:
         return f"it has no {device}, only {' and '.join(engine.devices)}"
     if dtype not in engine.dtypes:
         return f"there is no {dtype} for it yet"
-    if dtype == "bf16" and device != "cuda":
-        return "bf16 is measured on cuda alone"
+    if dtype in engine.dtypes_of_cuda and device != "cuda":
+        return f"{dtype} is measured on cuda alone"
     return engine.available(device)

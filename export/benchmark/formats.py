@@ -44,6 +44,7 @@ class Onnx(Exported):
     suffix: ClassVar[str] = OnnxRuntime.suffix
     devices: ClassVar[tuple[str, ...]] = OnnxRuntime.providers
     dtypes: ClassVar[tuple[str, ...]] = OnnxRuntime.dtypes
+    dtypes_of_cuda: ClassVar[tuple[str, ...]] = ()
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return a session with threads of its own."""

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.base import first_line
+from export.base import FP16, first_line
 from export.benchmark.engine import Bind, Bound, Engine, Setting
+from export.half import in_half
 from export.parity import to_tensor
 from zoo.errors import ZooError
 
@@ -23,9 +24,9 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Eager(Engine):
-    """The network as PyTorch runs it; bf16 is autocast."""
+    """The network as PyTorch runs it; bf16 is autocast, fp16 the whole network."""
 
-    dtypes: ClassVar[tuple[str, ...]] = ("fp32", "bf16")
+    dtypes: ClassVar[tuple[str, ...]] = (*Engine.dtypes, "bf16")
 
     def available(self, device: str) -> str | None:
         """Return None where torch has the device."""
@@ -33,7 +34,8 @@ class Eager(Engine):
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
         """Return a copy of the network on its device."""
-        return on_device(self.network(copy.deepcopy(model).to(setting.device), setting), setting)
+        own = in_half(model) if setting.dtype == FP16 else copy.deepcopy(model)
+        return on_device(self.network(own.to(setting.device), setting), setting)
 
     def network(self, model: nn.Module, setting: Setting) -> Forward:
         """Return the function of tensors that is timed."""
@@ -50,7 +52,7 @@ class Eager(Engine):
 class Compiled(Eager):
     """The network through ``torch.compile``, for one batch size at a time."""
 
-    dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
+    dtypes: ClassVar[tuple[str, ...]] = Engine.dtypes
     slow: ClassVar[bool] = True
     backend: ClassVar[str] = "inductor"
 

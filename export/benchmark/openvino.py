@@ -13,13 +13,14 @@ from export.openvino import OpenVino, compiled
 
 
 class OpenVinoEngine(Exported):
-    """ONNX in OpenVINO, in fp32 or as the file's int8 says."""
+    """ONNX in OpenVINO, which computes in fp32 what the file has in fp16, and its int8 as the file says."""
 
     runtime: ClassVar[Runtime] = OpenVino()
     kind: ClassVar[str] = OpenVino.name
     suffix: ClassVar[str] = OpenVino.suffix
     devices: ClassVar[tuple[str, ...]] = OpenVino.providers
     dtypes: ClassVar[tuple[str, ...]] = OpenVino.dtypes
+    dtypes_of_cuda: ClassVar[tuple[str, ...]] = ()
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return the model compiled for one request at a time."""

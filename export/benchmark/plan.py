@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from export.base import AUTO, RUNTIMES, TUNE
+from export.base import AUTO, FP32, RUNTIMES, TUNE
 from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES, refusal
 from export.benchmark.layout import threads_of
@@ -36,7 +36,7 @@ class Candidate:
     model: str
     runtime: str = "onnx"
     device: str = "cpu"
-    dtype: str = "fp32"
+    dtype: str = FP32
     lowering: str = AUTO
     batch: int = 1
     threads: int = 1
@@ -50,7 +50,7 @@ class Candidate:
     @property
     def where(self) -> str:
         """The runtime, with what is not as usual: the device, the dtype, and whether the batch is fixed."""
-        unusual = [word for word in (self.device, self.dtype) if word not in ("cpu", "fp32")]
+        unusual = [word for word in (self.device, self.dtype) if word not in ("cpu", FP32)]
         unusual += ["fixed"] * self.fixed
         return " ".join([self.runtime, *unusual])
 
@@ -67,7 +67,7 @@ class Candidate:
     @property
     def is_usual(self) -> bool:
         """Whether it is as exports are unless asked for something else, on the CPU."""
-        return (self.device, self.dtype, self.lowering, self.fixed) == ("cpu", "fp32", AUTO, False)
+        return (self.device, self.dtype, self.lowering, self.fixed) == ("cpu", FP32, AUTO, False)
 
     @property
     def frozen(self) -> bool:
@@ -99,7 +99,7 @@ class Wish:
     models: Sequence[str]
     runtimes: Sequence[str] = ("onnx",)
     devices: Sequence[str] = ("cpu",)
-    dtypes: Sequence[str] = ("fp32",)
+    dtypes: Sequence[str] = (FP32,)
     lowerings: Sequence[str] = (AUTO,)
     batches: Sequence[int] = (1, 8)
     threads: Sequence[int] = (1,)

@@ -24,7 +24,7 @@ from export.parity import measure
 from export.torchscript import no_tf32
 from zoo.errors import ZooError
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.5}
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "int8": 0.5}
 """Largest relative error against the unlowered eager model that a figure may come from."""
 
 
@@ -149,7 +149,8 @@ class Workshop:
         if not self.certify or not isinstance(engine, Exported) or candidate.lowering == TIMM:
             return engine.export(self.deployed(candidate), self.setting(candidate), path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = ExportOptions(candidate.lowering, candidate.batch if candidate.frozen else None)
+        batch = candidate.batch if candidate.frozen else None
+        options = ExportOptions(candidate.lowering, batch, dtype=candidate.dtype)
         try:
             certified_export(engine.runtime, self.subjects.model(candidate.model), path, options)
         except CertificateError as error:

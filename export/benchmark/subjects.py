@@ -88,7 +88,7 @@ class Subjects:
         if key not in self._choices:
             options = ExportOptions(lowering, batch, self.size(name))
             self._choices[key] = chosen(runtime, model, options, threads=threads)
-        return fold(prepared(model, self._choices[key]))
+        return fold(prepared(model, self._choices[key], runtime))
 
     def _cost(self, name: str, *way: Any) -> tuple[int, int]:
         macs = complexity(self.deployed(name, *way).to("meta"), self.size(name)).macs

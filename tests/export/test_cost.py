@@ -103,7 +103,7 @@ def test_the_price_decides(model, monkeypatch):
 
 def test_what_a_batch_in_the_groups_costs_has_no_price(model, monkeypatch):
     priced(monkeypatch, product=1.0, moved=1.0, passed=1.0)
-    (first, _) = sites(model, ExportOptions(input_size=(3, 8, 8)))
+    (first, _) = sites(model, ExportOptions(input_size=(3, 8, 8)), OnnxRuntime())
     prices = {
         name: cost.price(cost.count(first.layer, name, (4, *first.size)), cost.rates("onnx"))
         for name in candidates(first.layer, 4)
@@ -163,10 +163,10 @@ def test_rates_of_one_runtime_leave_those_of_another(tmp_path, monkeypatch):
 
 def test_layers_that_cost_the_same_share_a_signature():
     model = nn.Sequential(*(KernelWeightedConv2d(4, 4, 3, padding=1) for _ in range(3)))
-    found = sites(model, ExportOptions(input_size=(4, 8, 8)))
+    found = sites(model, ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
     assert [site.name for site in found] == ["0", "1", "2"]
     assert len({site.signature for site in found}) == 1
-    wider = sites(model, ExportOptions(input_size=(4, 8, 9)))
+    wider = sites(model, ExportOptions(input_size=(4, 8, 9)), OnnxRuntime())
     assert wider[0].signature != found[0].signature
     assert torch.equal(model[0].weight, found[0].layer.weight)
 

@@ -203,9 +203,9 @@ def test_few_images_are_refused(small, images, tmp_path):
 
 
 def test_formats_and_dtypes_that_there_are_not(small, images, tmp_path):
-    with pytest.raises(ZooError, match="TorchScript has no int8 here; it has fp32"):
+    with pytest.raises(ZooError, match="TorchScript has no int8 here; it has fp32, fp16"):
         _flow.export(torchscript.TorchScript(), small("kw"), tmp_path / "a.pt", int8_options(), images)
-    with pytest.raises(ZooError, match="dtype 'int4' is none to export in; give fp32 or int8"):
+    with pytest.raises(ZooError, match="dtype 'int4' is none to export in; give one of fp32, fp16, int8"):
         ExportOptions(dtype="int4")
 
 

@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 import export.onnx
+import export.openvino
 import zoo
 from export.benchmark.sessions import open_session
 from zoo.layers import FAMILIES
@@ -175,6 +176,16 @@ def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
     found = count(graphs("dpk"))
     assert not {"Softmax", "ReduceMax"} & found.keys()
     assert found["Exp"] == 1
+
+
+def test_openvino_gets_its_own_softmax(stir, tmp_path):
+    """Which is one operator there; of exponentials without a maximum it makes several passes."""
+    pytest.importorskip("openvino")
+    model = nn.Sequential(FAMILIES["dpk"](3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    export.openvino.export(stir(model), tmp_path / "model.onnx", input_size=SIZE)
+    found = count(onnx.load(tmp_path / "model.onnx").graph)
+    assert found["Softmax"] == 1
+    assert "Exp" not in found
 
 
 def test_a_large_mixing_is_made_in_slices(tmp_path):

@@ -190,6 +190,6 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     bounded, free = DotProductConv2d(4, 4, 3), DotProductConv2d(4, 4, 3)
     with torch.no_grad():
         free.keys.mul_(1e4)
-    found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)))
+    found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
     bounded_site = replace(found[0], size=found[1].size)
     assert bounded_site.signature != found[1].signature

@@ -166,14 +166,16 @@ def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
     return [module for module in model.modules() if isinstance(module, DynamicConv2d)]
 
 
-def settle(model: nn.Module) -> nn.Module:
+def settle(model: nn.Module, fused_softmax: bool = False) -> nn.Module:
     """Fix in every dynamic convolution what can be decided once training is over, as for an export.
 
     Args:
         model: any module; changed in place and returned. Its parameters must not change afterwards.
+        fused_softmax: whether what will run the model computes a softmax in one operator that is faster than
+            exponentials and what brings their sum to one.
     """
     for layer in dynamic_layers(model):
-        layer.settle_()
+        layer.settle_(fused_softmax)
     return model
 
 

@@ -145,13 +145,16 @@ class DotProductConv2d(DynamicConv2d):
 
     @torch.jit.unused
     @torch.no_grad()
-    def settle_(self) -> None:
-        """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice."""
+    def settle_(self, fused_softmax: bool = False) -> None:
+        """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice.
+
+        A fused softmax is left whole: it takes its maximum on the way.
+        """
         # Up to M such exponentials add up, and their reciprocal must be no subnormal number.
         most = -math.log(torch.finfo(self.keys.dtype).tiny * self.bank_size)
-        self.bounded = self.bank_size > 1 and bool(self._bounds().max() < most)
+        self.bounded = not fused_softmax and self.bank_size > 1 and bool(self._bounds().max() < most)
         self.terms = self.bank_size - self.bounded
-        super().settle_()
+        super().settle_(fused_softmax)
 
     def _bounds(self) -> Tensor:
         """Return how far, whatever the image, a pair's logits can lie from its first: (O * (M - 1), I/G)."""

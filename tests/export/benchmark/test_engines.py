@@ -48,14 +48,24 @@ def test_every_engine_computes_the_model(name, subjects, tmp_path):
     assert np.allclose(found, subjects.expected("benchnet_kw")(images(batch)), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_int8_has_a_file_of_its_own_and_computes_the_model_nearly(name, subjects, tmp_path):
-    engine, setting = runs_here(name), Setting(SIZE, 3, dtype="int8")
+@pytest.mark.parametrize(
+    ("name", "dtype", "error"),
+    [
+        *((name, "fp16", 0.02) for name in ENGINES if name not in SLOW),
+        ("onnx", "int8", 0.5),
+        ("openvino", "int8", 0.5),
+    ],
+)
+def test_another_dtype_has_a_file_of_its_own_and_computes_the_model_nearly(
+    name, dtype, error, subjects, tmp_path
+):
+    engine, setting = runs_here(name), Setting(SIZE, 3, dtype=dtype)
     plain = replace(setting, dtype="fp32")
-    assert engine.artifact(setting, tmp_path) != engine.artifact(plain, tmp_path)
+    if isinstance(engine, FileEngine):
+        assert engine.artifact(setting, tmp_path) != engine.artifact(plain, tmp_path)
     found, exact = answer(engine, subjects, setting, tmp_path), answer(engine, subjects, plain, tmp_path)
     assert not np.array_equal(found, exact)
-    assert np.abs(found - exact).max() < 0.5 * np.abs(exact).max()
+    assert np.abs(found - exact).max() < error * np.abs(exact).max()
 
 
 @pytest.mark.slow
@@ -138,6 +148,8 @@ def test_every_format_of_the_exporter_is_an_engine():
 def test_reasons_name_what_there_is_instead():
     assert refusal("openvino", "cuda", "fp32") == "it has no cuda, only cpu"
     assert refusal("onnx", "cpu", "bf16") == "there is no bf16 for it yet"
+    assert refusal("onnx", "cpu", "fp16") is None
+    assert refusal("torchscript", "cpu", "fp16") == "fp16 is measured on cuda alone"
 
 
 def test_a_recorded_graph_keeps_what_it_reads(monkeypatch):
@@ -156,9 +168,10 @@ def test_a_recorded_graph_keeps_what_it_reads(monkeypatch):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "error"), [("fp32", 1e-2), ("fp16", 5e-2)])
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if "cuda" in engine.devices])
-def test_every_engine_computes_the_model_on_cuda(name, graphs, subjects, tmp_path):
-    setting = Setting(SIZE, 3, "cuda", cuda_graphs=graphs)
+def test_every_engine_computes_the_model_on_cuda(name, graphs, dtype, error, subjects, tmp_path):
+    setting = Setting(SIZE, 3, "cuda", dtype, cuda_graphs=graphs)
     found = answer(runs_here(name, "cuda"), subjects, setting, tmp_path)
-    assert np.allclose(found, subjects.expected("benchnet_kw")(images(3)), rtol=1e-2, atol=1e-3)
+    assert np.allclose(found, subjects.expected("benchnet_kw")(images(3)), rtol=error, atol=error / 10)

@@ -1,0 +1,147 @@
+"""fp16: what is in half precision, that it is the model's numbers, and that fp32 has to pass first."""
+
+import copy
+import importlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import export.onnx
+from export import _flow
+from export.base import RUNTIMES, ExportOptions, runtime
+from export.certificate import CertificateError
+from export.half import in_half
+from export.onnx import OnnxRuntime
+from export.parity import TOLERANCE_FP16, certify, prepared, reference
+from zoo.layers import FAMILIES, DotProductConv2d, settle
+
+SIZE = (3, 12, 10)
+ONNX_TYPES = onnx.TensorProto
+
+
+def here(name, provider="cpu"):
+    if reason := runtime(name).available(provider):
+        pytest.skip(f"{provider}: {reason}")
+    return runtime(name)
+
+
+def off(got, want):
+    return np.abs(got - want).max() / np.abs(want).max()
+
+
+@pytest.mark.parametrize("format_name", RUNTIMES)
+@pytest.mark.parametrize("family", ["kw", "fgk", "dpk"])
+def test_certified_after_it_passed_in_fp32(family, format_name, small, tmp_path):
+    format = here(format_name)
+    model, path = small(family), tmp_path / f"half{format.suffix}"
+    certificate = importlib.import_module(f"export.{format_name}").export(
+        model, path, input_size=SIZE, dtype="fp16"
+    )
+    assert certificate.passed
+    assert certificate.tolerance == TOLERANCE_FP16
+    assert certificate.max_rel > 1e-4  # half precision all through is not to be had for less
+    record = json.loads(_flow.certificate_path(path).read_text("utf-8"))
+    assert record["in_fp32"]["passed"]
+    assert record["in_fp32"]["tolerance"] == 1e-4
+    stored = format.metadata(path)
+    assert stored["dtype"] == "fp16"
+    assert json.loads(stored["certificate"])["tolerance"] == TOLERANCE_FP16
+    images = np.random.default_rng(3).standard_normal((7, *SIZE), dtype=np.float32)
+    found = format.load(path)(images)
+    assert found.dtype == np.float32
+    assert 0 < off(found, reference(model)(images)) < TOLERANCE_FP16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_between_the_two_ends_is_in_half(family, small, tmp_path):
+    export.onnx.export(small(family), tmp_path / "half.onnx", input_size=SIZE, dtype="fp16")
+    graph = onnx.load(tmp_path / "half.onnx").graph
+    casts = [node for node in graph.node if node.op_type == "Cast"]  # torch adds up in fp32 between two
+    assert list(casts[0].input) == [graph.input[0].name]
+    assert list(casts[-1].output) == [graph.output[0].name]
+    assert {constant.data_type for constant in graph.initializer} <= {ONNX_TYPES.FLOAT16, ONNX_TYPES.INT64}
+    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == (
+        [ONNX_TYPES.FLOAT] * 2
+    )
+
+
+def test_dpk_takes_the_maximum_where_half_would_overflow(tmp_path):
+    """Its exponentials go without one up to logits that fp32 has room for."""
+    torch.manual_seed(0)
+    layer = DotProductConv2d(8, 12, 3, padding=1)
+    with torch.no_grad():
+        layer.in_queries.mul_(30 / layer._bounds().max())
+        layer.reduce.bias.fill_(5.0)  # so that the images' logits come near what they are bounded by
+    layer = settle(layer.eval())
+    half = in_half(layer)
+    assert layer.bounded
+    (inner,) = (module for module in half.modules() if isinstance(module, DotProductConv2d))
+    assert not inner.bounded
+    images = torch.randn(2, 8, 9, 9)
+    with torch.inference_mode():
+        want, found = layer(images).numpy(), half(images).numpy()
+        unsettled = copy.deepcopy(layer).half()(images.half()).float().numpy()
+    assert off(found, want) < 0.02
+    assert not np.isfinite(unsettled).all()
+
+
+def test_the_model_given_is_left_as_it_is(small):
+    network = prepared(small("dpk"), "auto")
+    before = copy.deepcopy(network.state_dict())
+    in_half(network)
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_an_error_that_half_precision_would_hide_is_found_in_fp32(small, tmp_path, monkeypatch):
+    inner = OnnxRuntime.load
+
+    def off_by_a_thousandth(self, path, *args):
+        predict = inner(self, path, *args)
+        return lambda images: predict(images) * np.float32(1.001)
+
+    monkeypatch.setattr(OnnxRuntime, "load", off_by_a_thousandth)
+    options = ExportOptions(input_size=SIZE, dtype="fp16")
+    with pytest.raises(CertificateError, match="relative error allowed: 1e-04"):
+        _flow.export(OnnxRuntime(), small("kw"), tmp_path / "half.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_half_is_not_kept(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(_flow, "in_half", lambda network, runtime: in_half(small("kw", seed=1)))
+    options = ExportOptions(input_size=SIZE, dtype="fp16")
+    with pytest.raises(CertificateError, match="relative error allowed: 5e-02"):
+        _flow.export(OnnxRuntime(), small("kw"), tmp_path / "half.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fixed_batch(small, tmp_path):
+    path = tmp_path / "half.onnx"
+    certificate = export.onnx.export(
+        small("dpk"), path, input_size=SIZE, batch=3, lowering="grouped", dtype="fp16"
+    )
+    assert certificate.passed
+    assert {check.batch for check in certificate.checks} == {3}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    ("format_name", "provider"),
+    [(name, provider) for name in RUNTIMES for provider in runtime(name).providers if provider != "cpu"],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parity_on_the_gpu(family, format_name, provider, small, tmp_path):
+    format = here(format_name, provider)
+    model, path = small(family), tmp_path / f"half{format.suffix}"
+    importlib.import_module(f"export.{format_name}").export(model, path, input_size=SIZE, dtype="fp16")
+    certificate = certify(
+        format.load(path, provider),
+        reference(model),
+        SIZE,
+        other_precision=reference(model, torch.float16),
+        tolerance=TOLERANCE_FP16,
+    )
+    assert certificate.passed, certificate.summary()
