@@ -52,6 +52,11 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     dtypes = "; ".join(f"{name}: {_DTYPES[name]}" for name in runtime.dtypes)
     made.add_argument("--dtype", default=FP32, help=f"what to compute in (default: {FP32}); {dtypes}")
     made.add_argument(
+        "--preprocess",
+        action="store_true",
+        help="take pixels (batch, height, width, channels), uint8, and return probabilities",
+    )
+    made.add_argument(
         "--checkpoint", type=Path, help="safetensors file to load instead of the pretrained weights"
     )
     made.add_argument("--no-pretrained", action="store_true", help="random weights, to try things out")
@@ -85,7 +90,12 @@ def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:
     assert config is not None
     size = config.input_size if args.size is None else (config.input_size[0], args.size, args.size)
     options = ExportOptions(
-        lowering=args.lowering, batch=_batch(args.batch), input_size=size, dtype=args.dtype, **extra
+        lowering=args.lowering,
+        batch=_batch(args.batch),
+        input_size=size,
+        dtype=args.dtype,
+        preprocess=args.preprocess,
+        **extra,
     )
     path = args.output or Path(f"{args.model}{runtime.suffix}")
     _flow.preflight(runtime, path, options)

@@ -25,6 +25,7 @@ from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Trial
 from export.base import FP16, FP32, INT8, ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
+from export.ends import Ends, ends
 from export.half import in_half
 from export.lowering import chosen
 from export.parity import TOLERANCE_FP16, certify, certify_int8, measure, prepared, reference
@@ -65,8 +66,13 @@ def export(
     weights = weights or Weights("given in memory")
     size = input_size(model, options)
     options = replace(options, input_size=size)
-    expected = reference(model)
-    outputs = count_outputs(expected, name_of(model), size)
+    outputs = count_outputs(reference(model), name_of(model), size)
+    end = ends(model, options)
+
+    def eager(dtype: torch.dtype) -> Predict:
+        return end.through(reference(end.around(model), dtype))
+
+    expected = eager(torch.float32)
     if images is not None:
         check_images(images, size)
     if options.dtype == INT8 and (images is None or len(images) < _LEAST_IMAGES):
@@ -74,9 +80,10 @@ def export(
             f"{options.dtype} needs at least {_LEAST_IMAGES} images, one half to see ranges on and the other "
             "to certify with; give more."
         )
-    choice = chosen(runtime, model, options, tuning_path(path), say, threads)
+    inner = replace(options, preprocess=False)
+    choice = chosen(runtime, model, inner, tuning_path(path), say, threads)
     lowered = prepared(model, choice, runtime)
-    facts = describe(model, lowered, runtime, options, outputs, weights, class_names)
+    facts = describe(model, lowered, runtime, options, end, outputs, weights, class_names)
     stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"{facts['model']}: {parameters / 1e6:.2f} M parameters, {weights.origin}")
@@ -95,29 +102,31 @@ def export(
     with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
         start = time.perf_counter()
         network = fold(lowered)
-        runtime.export(network, artifact, options)
+        runtime.export(end.around(network), artifact, options)
         say(f"exported to {runtime.title}, {_choices(facts, options)}, in {_since(start)}")
         runtime.annotate(artifact, to_strings(stored))
-        exact = reference(model, torch.float64)
-        certificate = passed(judged(runtime.load(artifact), expected, size, other_precision=exact))
+        certificate = passed(
+            judged(end.through(runtime.load(artifact)), expected, size, other_precision=eager(torch.float64))
+        )
         about: dict[str, Any] = {}
         if options.dtype != FP32:
             # Coarser numbers err by more than some mistakes about batches do, so fp32 has to pass first.
             about["in_fp32"] = json.loads(certificate.to_json())
-            stored = {**_coarsened(runtime, network, artifact, options, images, say), **stored}
+            stored = {**_coarsened(runtime, network, artifact, options, end, images, say), **stored}
             runtime.annotate(artifact, to_strings(stored))
-            predict = runtime.load(artifact)
+            predict = end.through(runtime.load(artifact))
             if options.dtype == INT8:
                 assert images is not None
                 certificate = certify_int8(
                     predict, expected, images[1::2], batch=options.batch, runtime=ran_by
                 )
             else:
-                half = reference(model, torch.float16)
-                certificate = judged(predict, expected, size, other_precision=half, tolerance=TOLERANCE_FP16)
+                certificate = judged(
+                    predict, expected, size, other_precision=eager(torch.float16), tolerance=TOLERANCE_FP16
+                )
             passed(certificate)
         inputs = np.random.default_rng(1).standard_normal((options.batch or 2, *size), dtype=np.float32)
-        anew = _anew(runtime, artifact)
+        anew = end.through(_anew(runtime, artifact))
         certified = anew(inputs)
         runtime.annotate(artifact, to_strings({**stored, "certificate": certificate.to_json()}))
         shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
@@ -192,17 +201,18 @@ def _coarsened(
     network: nn.Module,
     artifact: Path,
     options: ExportOptions,
+    end: Ends,
     images: np.ndarray | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write the artifact anew in a dtype other than fp32; return what its metadata gains by that."""
     start = time.perf_counter()
     if options.dtype == FP16:
-        runtime.export(in_half(network, runtime), artifact, options)
+        runtime.export(end.around(in_half(network, runtime)), artifact, options)
         say(f"exported anew in {FP16}, in {_since(start)}")
         return {}
     assert images is not None
-    count = runtime.quantize(artifact, options, images[::2])
+    count = runtime.quantize(artifact, options, end.given(images[::2]))
     share = json.loads(runtime.metadata(artifact)[SHARE])
     say(
         f"rewrote {count} operations in {INT8}, {share:.1%} of the multiplies of all convolutions and matrix "

@@ -9,6 +9,7 @@ from torch import nn
 
 import zoo
 from export.base import ExportOptions, Runtime, installed
+from export.ends import Ends
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC, DynamicConv2d
 
@@ -31,6 +32,7 @@ def describe(
     lowered: nn.Module,
     runtime: Runtime,
     options: ExportOptions,
+    end: Ends,
     outputs: int,
     weights: Weights,
     class_names: Sequence[str] | None,
@@ -42,6 +44,7 @@ def describe(
         lowered: the copy that is exported.
         runtime: the format.
         options: with the input size filled in.
+        end: what it takes and returns.
         outputs: how many outputs the model has.
         weights: where they came from.
         class_names: of the outputs; None takes ``label_names`` of the model's ``pretrained_cfg`` when their
@@ -64,6 +67,8 @@ def describe(
         "class_names": list(class_names),
         "mean": list(config.get("mean") or ()),
         "std": list(config.get("std") or ()),
+        "input": end.input,
+        "output": end.output,
         "input_size": list(options.input_size or ()),
         "batch": options.batch or "dynamic",
         "dtype": options.dtype,

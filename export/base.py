@@ -25,7 +25,7 @@ from zoo.errors import ZooError, nearest
 from zoo.layers import LOWERINGS, check_lowering
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""Images (N, C, H, W), float32, to outputs (N, classes)."""
+"""Images (N, C, H, W), float32, or pixels (N, H, W, C), uint8, to outputs (N, classes)."""
 
 TRACE_BATCH = 4
 """Batch size at which a dynamic batch is traced: above 1, and none of those that certify it."""
@@ -59,7 +59,9 @@ class ExportOptions:
         batch: the one batch size the artifact takes, or None for any.
         input_size: (channels, height, width) of one input; None means the model's own.
         opset: ONNX operator set; other formats ignore it.
-        dtype: one of :data:`DTYPES`, as far as the format has it. Inputs and outputs are float32 always.
+        dtype: one of :data:`DTYPES`, as far as the format has it. Inputs and outputs stay what they are.
+        preprocess: whether the artifact takes pixels (batch, height, width, channels), uint8, and returns
+            probabilities, instead of normalised (batch, channels, height, width), float32, and logits.
 
     Raises:
         ZooError: a value is out of range, or the lowering cannot serve the batch.
@@ -70,6 +72,7 @@ class ExportOptions:
     input_size: tuple[int, int, int] | None = None
     opset: int = 18
     dtype: str = FP32
+    preprocess: bool = False
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -93,7 +96,11 @@ class ExportOptions:
         """
         if self.input_size is None:
             raise ZooError("the input size is not known; give input_size=(channels, height, width).")
-        return torch.zeros(self.batch or TRACE_BATCH, *self.input_size)
+        batch = self.batch or TRACE_BATCH
+        if self.preprocess:
+            channels, height, width = self.input_size
+            return torch.zeros(batch, height, width, channels, dtype=torch.uint8)
+        return torch.zeros(batch, *self.input_size)
 
     def _check_lowering(self) -> None:
         if self.lowering == TUNE:

@@ -19,7 +19,7 @@ from export.certificate import Certificate
 from zoo.cli import run
 from zoo.errors import ZooError
 
-INPUT, OUTPUT = "input", "logits"
+INPUT, LOGITS, PROBABILITIES = "input", "logits", "probabilities"
 
 OLDEST_OPSET = 18
 """What torch's exporter writes; newer ones are converted from it."""
@@ -62,7 +62,7 @@ class OnnxRuntime(Runtime):
                 dynamo=True,
                 dynamic_shapes=(axes,),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[PROBABILITIES if options.preprocess else LOGITS],
                 opset_version=options.opset,
                 optimize=False,
                 verbose=False,
@@ -109,7 +109,7 @@ class OnnxRuntime(Runtime):
         session = _onnxruntime.session(path, provider, threads)
 
         def predict(images: np.ndarray) -> np.ndarray:
-            return session.run([OUTPUT], {INPUT: images})[0]
+            return session.run(None, {INPUT: images})[0]
 
         return predict
 
@@ -126,6 +126,7 @@ def export(
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
     dtype: str = FP32,
+    preprocess: bool = False,
 ) -> Certificate:
     """Write ``model`` as ONNX and certify it; the model itself is left as it is.
 
@@ -148,6 +149,8 @@ def export(
             says why). Both are certified after the file has passed in fp32, ``int8`` calibrated on every
             second of ``images`` and certified on the others; its certificate's ``agreement`` is what it
             costs, ``int8_share`` in the file's metadata how much of the work it is.
+        preprocess: take pixels (batch, height, width, channels), uint8, as decoders write them, and return
+            ``probabilities``, not ``logits``: the normalisation and a softmax become part of the artifact.
 
     Returns:
         The certificate, passed.
@@ -157,7 +160,7 @@ def export(
         CertificateError: the artifact computes something else than the model; no file is written, and what
             stood at ``path`` stays.
     """
-    options = ExportOptions(lowering, batch, input_size, opset, dtype)
+    options = ExportOptions(lowering, batch, input_size, opset, dtype, preprocess)
     return _flow.export(OnnxRuntime(), model, path, options, images, class_names, metadata)
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from export import _flow, onnx
 from export.base import FP32, ExportOptions, Predict
 from export.certificate import Certificate
-from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, OnnxRuntime
+from export.onnx import INPUT, OLDEST_OPSET, OnnxRuntime
 from zoo.cli import run
 from zoo.errors import ZooError
 
@@ -57,7 +57,7 @@ class OpenVino(OnnxRuntime):
 
         def predict(images: np.ndarray) -> np.ndarray:
             # The request keeps its output buffer, which the next call would overwrite.
-            return request.infer({INPUT: images}, share_inputs=True)[OUTPUT].copy()
+            return request.infer({INPUT: images}, share_inputs=True)[0].copy()
 
         return predict
 
@@ -74,9 +74,10 @@ def export(
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
     dtype: str = FP32,
+    preprocess: bool = False,
 ) -> Certificate:
     """Write ``model`` for OpenVINO; arguments, result and errors as for :func:`export.onnx.export`."""
-    options = ExportOptions(lowering, batch, input_size, opset, dtype)
+    options = ExportOptions(lowering, batch, input_size, opset, dtype, preprocess)
     return _flow.export(OpenVino(), model, path, options, images, class_names, metadata)
 
 

@@ -94,9 +94,12 @@ def export(
     class_names: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
     dtype: str = FP32,
+    preprocess: bool = False,
 ) -> Certificate:
     """Write ``model`` as TorchScript; arguments, result and errors as for :func:`export.onnx.export`."""
-    options = ExportOptions(lowering=lowering, batch=batch, input_size=input_size, dtype=dtype)
+    options = ExportOptions(
+        lowering=lowering, batch=batch, input_size=input_size, dtype=dtype, preprocess=preprocess
+    )
     return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
 
 

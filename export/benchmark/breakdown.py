@@ -26,7 +26,7 @@ from export.benchmark.prepare import TOLERANCE, WrongResult
 from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
 from export.cost import Work, count
-from export.onnx import INPUT, OLDEST_OPSET, OUTPUT, _innermost, _optimise
+from export.onnx import INPUT, LOGITS, OLDEST_OPSET, _innermost, _optimise
 from export.parity import measure
 from export.sites import sites
 from zoo.catalog import complexity
@@ -104,7 +104,7 @@ def _exported(model: nn.Module, example: torch.Tensor, frozen: bool) -> Any:
             dynamo=True,
             dynamic_shapes=(None if frozen else {0: torch.export.Dim("batch")},),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[LOGITS],
             opset_version=OLDEST_OPSET,
             optimize=False,
             verbose=False,

@@ -8,7 +8,7 @@ import numpy as np
 from export.base import Runtime
 from export.benchmark.engine import Bind, Bound, Setting
 from export.benchmark.formats import Exported
-from export.onnx import INPUT, OUTPUT
+from export.onnx import INPUT, LOGITS
 from export.openvino import OpenVino, compiled
 
 
@@ -28,7 +28,7 @@ class OpenVinoEngine(Exported):
 
         def bind(images: np.ndarray) -> Bound:
             def call() -> np.ndarray:
-                return request.infer({INPUT: images}, share_inputs=True)[OUTPUT]
+                return request.infer({INPUT: images}, share_inputs=True)[LOGITS]
 
             return Bound(call, np.asarray)
 

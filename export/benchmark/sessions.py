@@ -8,7 +8,7 @@ import numpy as np
 from export import _onnxruntime
 from export.base import first_line
 from export.benchmark.engine import Bound
-from export.onnx import INPUT, OUTPUT
+from export.onnx import INPUT, LOGITS
 from zoo.errors import ZooError
 
 
@@ -63,7 +63,7 @@ def open_session(
 
 def run(session: Any, images: np.ndarray) -> np.ndarray:
     """Return the session's output for images that lie on the CPU."""
-    return session.run([OUTPUT], {INPUT: images})[0]
+    return session.run([LOGITS], {INPUT: images})[0]
 
 
 def bound(session: Any, images: np.ndarray) -> Bound:
@@ -75,7 +75,7 @@ def bound(session: Any, images: np.ndarray) -> Bound:
     room = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
     binding = session.io_binding()
     binding.bind_ortvalue_input(INPUT, given)
-    binding.bind_ortvalue_output(OUTPUT, room)
+    binding.bind_ortvalue_output(LOGITS, room)
 
     def call() -> None:
         session.run_with_iobinding(binding)  # it waits for the device, also where it replays a graph
