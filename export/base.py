@@ -131,7 +131,7 @@ class Runtime(ABC):
         packages: the distributions that write the format, then the one that runs it.
         providers: what it may run on, in the order of the doctor's table.
         dtypes: what its artifacts may compute in.
-        fused_softmax: see :func:`zoo.layers.settle`.
+        own_softmax: see :func:`zoo.layers.settle`.
     """
 
     name: ClassVar[str]
@@ -140,7 +140,7 @@ class Runtime(ABC):
     packages: ClassVar[tuple[str, ...]]
     providers: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     dtypes: ClassVar[tuple[str, ...]] = (FP32, FP16)
-    fused_softmax: ClassVar[bool] = False
+    own_softmax: ClassVar[bool] = False
 
     @abstractmethod
     def available(self, provider: str = "cpu") -> str | None:

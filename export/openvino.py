@@ -37,7 +37,7 @@ class OpenVino(OnnxRuntime):
     suffix: ClassVar[str] = ".openvino.onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "openvino")
     providers: ClassVar[tuple[str, ...]] = ("cpu",)
-    fused_softmax: ClassVar[bool] = True
+    own_softmax: ClassVar[bool] = True
 
     def available(self, provider: str = "cpu") -> str | None:
         """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""

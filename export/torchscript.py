@@ -96,7 +96,7 @@ def export(
     dtype: str = FP32,
     preprocess: bool = False,
 ) -> Certificate:
-    """Write ``model`` as TorchScript; arguments, result and errors as for :func:`export.onnx.export`."""
+    """Write ``model`` as TorchScript; the rest is as for :func:`export.onnx.export`, without int8."""
     options = ExportOptions(
         lowering=lowering, batch=batch, input_size=input_size, dtype=dtype, preprocess=preprocess
     )

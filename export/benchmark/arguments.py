@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.base import INT8, TUNE
+from export.base import FP32, INT8, TUNE
 from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", "--model", default=[], **words, help='as "*_dpk" (default: those with trained weights)')
     add("--runtimes", **words, help=f"of {', '.join(ENGINES)}, or all (default: all that prepare quickly)")
     add("--devices", **words, help="cpu, cuda, or what else a runtime has (default: cpu cuda)")
-    add("--dtypes", default=["fp32"], **words, help="fp32, fp16, bf16, int8 (default: fp32)")
+    add("--dtypes", default=[FP32], **words, help="fp32, fp16, bf16, int8 (default: fp32)")
     add(
         "--data",
         type=Path,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from export._trials import Draws, Trial
-from export.base import TRACE_BATCH, ExportOptions
+from export.base import FP32, TRACE_BATCH, ExportOptions
 from export.benchmark import sessions
 from export.benchmark.attribution import Attribution, mark, origins
 from export.benchmark.formats import Onnx
@@ -73,7 +73,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
             lambda batch: sessions.run(session, batch),
             subjects.expected(candidate.model),
         )
-        if not (check := measure(trial, TOLERANCE["fp32"])).passed:
+        if not (check := measure(trial, TOLERANCE[FP32])).passed:
             raise WrongResult(check.note or "its outputs are wrong")
         for _ in range(_WARM + calls):
             sessions.run(session, images)

@@ -38,7 +38,7 @@ class Setting:
     input_size: tuple[int, int, int]
     batch: int = 1
     device: str = "cpu"
-    dtype: str = "fp32"
+    dtype: str = FP32
     threads: int = 1
     frozen: bool = False
     cuda_graphs: bool = False
@@ -133,7 +133,7 @@ class FileEngine(Engine):
         with atomic_path(path) as temporary:
             batch = setting.batch if setting.frozen else None
             options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=setting.dtype)
-            self.write(in_half(model, self.runtime) if options.dtype == FP16 else model, options, temporary)
+            self.write(in_half(model) if options.dtype == FP16 else model, options, temporary)
             if options.dtype == INT8:
                 images = setting.images
                 if images is None:

@@ -13,7 +13,7 @@ from torch import nn
 from export._flow import export as certified_export
 from export._inputs import real_images
 from export._trials import Draws, Trial
-from export.base import INT8, TUNE, ExportOptions, Runtime, first_line
+from export.base import FP16, FP32, INT8, TUNE, ExportOptions, Runtime, first_line
 from export.benchmark.engine import Bound, FileEngine, Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -24,7 +24,7 @@ from export.parity import measure
 from export.torchscript import no_tf32
 from zoo.errors import ZooError
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "int8": 0.5}
+TOLERANCE = {FP32: 1e-3, FP16: 0.1, "bf16": 0.1, INT8: 0.5}
 """Largest relative error against the unlowered eager model that a figure may come from."""
 
 

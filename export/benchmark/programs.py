@@ -8,7 +8,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from export import _programs
-from export.base import ExportOptions, first_line
+from export.base import FP32, ExportOptions, first_line
 from export.benchmark.engine import Bind, FileEngine, Setting
 from export.benchmark.networks import no_compiler, no_device, on_device
 from zoo.errors import ZooError
@@ -55,6 +55,7 @@ class AotInductor(TorchExport):
 
     kind: ClassVar[str] = "aoti"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    dtypes: ClassVar[tuple[str, ...]] = (FP32,)
     slow: ClassVar[bool] = True
 
     def available(self, device: str) -> str | None:

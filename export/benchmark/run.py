@@ -13,6 +13,7 @@ from itertools import groupby, product
 from pathlib import Path
 
 from export._metadata import lowerings_of
+from export.base import FP32
 from export.benchmark import environment, memory
 from export.benchmark.engines import ENGINES
 from export.benchmark.layout import threads_of
@@ -184,7 +185,7 @@ class Benchmark:
             lowerings=dict(Counter(lowerings_of(deployed).values())),
             params=params,
             macs=macs,
-            top1=subjects.top1(candidate.model) if candidate.dtype == "fp32" else None,
+            top1=subjects.top1(candidate.model) if candidate.dtype == FP32 else None,
             trained=subjects.is_trained(candidate.model),
             file_bytes=ready.file_bytes,
             memory_bytes=taken,

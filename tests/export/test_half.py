@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 import export.onnx
 from export import _flow
@@ -43,6 +44,7 @@ def test_certified_after_it_passed_in_fp32(family, format_name, small, tmp_path)
     assert certificate.passed
     assert certificate.tolerance == TOLERANCE_FP16
     assert certificate.max_rel > 1e-4  # half precision all through is not to be had for less
+    assert certificate.checks[-1].name == "computed in fp16 by torch"
     record = json.loads(_flow.certificate_path(path).read_text("utf-8"))
     assert record["in_fp32"]["passed"]
     assert record["in_fp32"]["tolerance"] == 1e-4
@@ -62,30 +64,32 @@ def test_all_between_the_two_ends_is_in_half(family, small, tmp_path):
     casts = [node for node in graph.node if node.op_type == "Cast"]  # torch adds up in fp32 between two
     assert list(casts[0].input) == [graph.input[0].name]
     assert list(casts[-1].output) == [graph.output[0].name]
-    assert {constant.data_type for constant in graph.initializer} <= {ONNX_TYPES.FLOAT16, ONNX_TYPES.INT64}
+    assert {constant.data_type for constant in graph.initializer if np.prod(constant.dims) > 1} <= {
+        ONNX_TYPES.FLOAT16,
+        ONNX_TYPES.INT64,
+    }
     assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == (
         [ONNX_TYPES.FLOAT] * 2
     )
 
 
-def test_dpk_takes_the_maximum_where_half_would_overflow(tmp_path):
-    """Its exponentials go without one up to logits that fp32 has room for."""
+def test_exponentials_that_half_would_overflow_are_taken_in_fp32():
+    """Bounded logits come without their maximum, up to what fp32 has room for."""
     torch.manual_seed(0)
     layer = DotProductConv2d(8, 12, 3, padding=1)
     with torch.no_grad():
         layer.in_queries.mul_(30 / layer._bounds().max())
         layer.reduce.bias.fill_(5.0)  # so that the images' logits come near what they are bounded by
     layer = settle(layer.eval())
-    half = in_half(layer)
     assert layer.bounded
-    (inner,) = (module for module in half.modules() if isinstance(module, DotProductConv2d))
-    assert not inner.bounded
+    half = in_half(layer)
     images = torch.randn(2, 8, 9, 9)
     with torch.inference_mode():
         want, found = layer(images).numpy(), half(images).numpy()
-        unsettled = copy.deepcopy(layer).half()(images.half()).float().numpy()
     assert off(found, want) < 0.02
-    assert not np.isfinite(unsettled).all()
+    logits = (layer.out_queries.unsqueeze(1) * (layer.keys[1:] - layer.keys[:1])).flatten(0, 1) / 8**0.5
+    largest = ((logits * layer.reduce(images.mean(dim=(2, 3)))[0].tanh()) @ layer.in_queries.t()).max()
+    assert largest > np.log(np.finfo(np.float16).max)
 
 
 def test_the_model_given_is_left_as_it_is(small):
@@ -111,10 +115,26 @@ def test_an_error_that_half_precision_would_hide_is_found_in_fp32(small, tmp_pat
 
 
 def test_a_wrong_half_is_not_kept(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(_flow, "in_half", lambda network, runtime: in_half(small("kw", seed=1)))
+    monkeypatch.setattr(_flow, "in_half", lambda network: in_half(small("kw", seed=1)))
     options = ExportOptions(input_size=SIZE, dtype="fp16")
     with pytest.raises(CertificateError, match="relative error allowed: 5e-02"):
         _flow.export(OnnxRuntime(), small("kw"), tmp_path / "half.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overflow_is_found_that_a_cpu_would_not_meet(tmp_path):
+    """onnxruntime computes on a CPU in fp32 what is stored in fp16."""
+    torch.manual_seed(0)
+    loud = nn.Conv2d(3, 8, 3, padding=1)
+    quiet = FAMILIES["kw"](8, 7, 3)
+    with torch.no_grad():
+        loud.weight.mul_(1e5)  # its outputs are beyond 65504, and the next layer brings them back
+        quiet.weight.mul_(1e-3)
+        quiet.reduce.weight.mul_(1e-5)
+    model = nn.Sequential(loud, nn.ReLU(), quiet, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    options = ExportOptions(input_size=SIZE, dtype="fp16")
+    with pytest.raises(CertificateError, match="in fp16 by torch"):
+        _flow.export(OnnxRuntime(), model, tmp_path / "half.onnx", options)
     assert list(tmp_path.iterdir()) == []
 
 

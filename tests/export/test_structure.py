@@ -182,7 +182,7 @@ def test_the_bounded_softmax_has_no_pass_for_the_maximum(graphs):
 
 
 def test_openvino_gets_its_own_softmax(stir, tmp_path):
-    """Which is one operator there; of exponentials without a maximum it makes several passes."""
+    """Which is faster there than exponentials without a maximum."""
     pytest.importorskip("openvino")
     model = nn.Sequential(FAMILIES["dpk"](3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     export.openvino.export(stir(model), tmp_path / "model.onnx", input_size=SIZE)

@@ -11,6 +11,7 @@ import export.onnx
 from export import _flow, tuning
 from export.base import ExportOptions
 from export.onnx import OnnxRuntime
+from export.openvino import OpenVino
 from export.sites import candidates, sites
 from export.torchscript import TorchScript
 from zoo.cli import run
@@ -193,3 +194,11 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
     bounded_site = replace(found[0], size=found[1].size)
     assert bounded_site.signature != found[1].signature
+
+
+def test_layers_settle_for_the_runtime_that_they_are_chosen_for():
+    """OpenVINO's own softmax is faster than one without a maximum."""
+    model, options = nn.Sequential(DotProductConv2d(4, 4, 3)), ExportOptions(input_size=(4, 8, 8))
+    for runtime, bounded in ((OnnxRuntime(), True), (OpenVino(), False)):
+        (site,) = sites(model, options, runtime)
+        assert site.layer.bounded is bounded

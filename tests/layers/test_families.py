@@ -358,14 +358,14 @@ def test_a_settled_softmax_is_the_same_softmax(scale: float, bounded: bool, grou
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_fused_softmax_is_left_whole(groups: int) -> None:
+def test_a_runtimes_own_softmax_is_left_whole(groups: int) -> None:
     conv = FAMILIES["dpk"](4, 4, 3, groups=groups).eval()
     context = 100 * torch.randn(3, 4)
     kernels = conv.kernels(context)
-    for fused in (True, False, True):  # each time anew
-        assert settle(nn.Sequential(conv), fused_softmax=fused)[0] is conv
-        assert conv.bounded is not fused
-        assert conv.terms == conv.bank_size - (not fused)
+    for own in (True, False, True):  # each time anew
+        assert settle(nn.Sequential(conv), own_softmax=own)[0] is conv
+        assert conv.bounded is not own
+        assert conv.terms == conv.bank_size - (not own)
         torch.testing.assert_close(conv.kernels(context), kernels)
 
 

@@ -259,15 +259,14 @@ class DynamicConv2d(nn.Module):
         return complete
 
     @torch.jit.unused
-    def settle_(self, fused_softmax: bool = False) -> None:
+    def settle_(self, own_softmax: bool = False) -> None:
         """Fix what can be decided once training is over; called on the copy of a model that is exported.
 
         A large mixing that depends on the sample is then made and used in ``slices`` along O. The outputs of
-        a group stay together: there are few of them where there are many groups. Called again, after a change
-        of precision, it decides anew.
+        a group stay together: there are few of them where there are many groups.
 
         Args:
-            fused_softmax: see :func:`zoo.layers.settle`.
+            own_softmax: see :func:`zoo.layers.settle`.
         """
         if self.groups == 1 and self.sample_factor in ("mixing", "both"):
             slices = self.out_channels * self.terms * self.in_channels // self.slice_numbers

@@ -166,16 +166,16 @@ def dynamic_layers(model: nn.Module) -> list[DynamicConv2d]:
     return [module for module in model.modules() if isinstance(module, DynamicConv2d)]
 
 
-def settle(model: nn.Module, fused_softmax: bool = False) -> nn.Module:
+def settle(model: nn.Module, own_softmax: bool = False) -> nn.Module:
     """Fix in every dynamic convolution what can be decided once training is over, as for an export.
 
     Args:
         model: any module; changed in place and returned. Its parameters must not change afterwards.
-        fused_softmax: whether what will run the model computes a softmax in one operator that is faster than
-            exponentials and what brings their sum to one.
+        own_softmax: whether what will run the model has a softmax of its own that is faster than exponentials
+            without a maximum and what brings their sum to one.
     """
     for layer in dynamic_layers(model):
-        layer.settle_(fused_softmax)
+        layer.settle_(own_softmax)
     return model
 
 

@@ -112,11 +112,12 @@ class DotProductConv2d(DynamicConv2d):
         logits = queries @ self.in_queries.t()
         logits = logits.unflatten(1, (self.terms, -1) if depthwise else (-1, self.terms))
         if self.bounded:
-            shares = logits.exp()
+            # In fp16 exponentials would overflow at 11.
+            shares = (logits.float() if logits.dtype == torch.float16 else logits).exp()
             shares = shares * (shares.sum(dim=axis, keepdim=True) + 1).reciprocal()
             # With whole shares the terms would add up to nearly minus the first kernel over all channels, and
             # what that and the first kernel leave of each other would have lost a digit.
-            mixing = shares - 1 / self.bank_size
+            mixing = (shares - 1 / self.bank_size).to(logits.dtype)
         else:
             mixing = logits.softmax(dim=axis)
         return mixing.transpose(1, 2) if depthwise else mixing, bank.unsqueeze(0)
@@ -145,16 +146,16 @@ class DotProductConv2d(DynamicConv2d):
 
     @torch.jit.unused
     @torch.no_grad()
-    def settle_(self, fused_softmax: bool = False) -> None:
+    def settle_(self, own_softmax: bool = False) -> None:
         """Set the mean apart and drop the pass for the maximum if no exponential can overflow; slice.
 
-        A fused softmax is left whole: it takes its maximum on the way.
+        A runtime's own softmax is left whole, if that is faster there.
         """
         # Up to M such exponentials add up, and their reciprocal must be no subnormal number.
-        most = -math.log(torch.finfo(self.keys.dtype).tiny * self.bank_size)
-        self.bounded = not fused_softmax and self.bank_size > 1 and bool(self._bounds().max() < most)
+        most = -math.log(torch.finfo(torch.float32).tiny * self.bank_size)
+        self.bounded = not own_softmax and self.bank_size > 1 and bool(self._bounds().max() < most)
         self.terms = self.bank_size - self.bounded
-        super().settle_(fused_softmax)
+        super().settle_(own_softmax)
 
     def _bounds(self) -> Tensor:
         """Return how far, whatever the image, a pair's logits can lie from its first: (O * (M - 1), I/G)."""

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from export.benchmark.subjects import Subjects, as_timm_writes_it, family_of, twin_of
+from export.onnx import OnnxRuntime
+from export.openvino import OpenVino
 from export.parity import prepared
 from zoo.errors import ZooError
-from zoo.layers import DynamicConv2d
+from zoo.layers import DynamicConv2d, dynamic_layers
 from zoo.pretrained import read_manifest
 
 
@@ -87,3 +89,9 @@ def test_weights_that_do_not_fit_are_one_sentence(monkeypatch):
 )
 def test_a_name_says_the_family_and_the_twin(name, family, twin):
     assert (family_of(name), twin_of(name)) == (family, twin)
+
+
+def test_networks_settle_for_the_runtime_that_they_run_in(subjects):
+    for runtime, bounded in ((None, True), (OnnxRuntime(), True), (OpenVino(), False)):
+        network = subjects.deployed("benchnet_dpk", "contract", runtime)
+        assert {layer.bounded for layer in dynamic_layers(network)} == {bounded}
