@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.base import FP32, INT8, TUNE
+from export.benchmark.clocks import CLOCKS
 from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES
 from export.benchmark.formats import Exported
@@ -17,7 +18,7 @@ RESULTS, CSV, TABLE, PICTURE = "results.json", "results.csv", "table.md", "accur
 """The files of a folder of results."""
 
 _NOT_OF_A_BREAKDOWN = (
-    "models", "runtimes", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
+    "models", "devices", "dtypes", "seconds", "quick", "no_peers", "no_memory", "certify",
     "cuda_graphs", "against", "seed", "fixed_batch", "passes", "data",
 )  # fmt: skip
 
@@ -40,7 +41,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     if args.breakdown and (useless := [name for name in given if name in _NOT_OF_A_BREAKDOWN]):
         option = _option(useless[0])
-        raise ZooError(f"--breakdown, onnxruntime on the CPU, has no use for {option}; leave it out.")
+        raise ZooError(f"--breakdown, on the CPU, has no use for {option}; leave it out.")
+    if args.breakdown:
+        args.runtimes = args.runtimes or [next(iter(CLOCKS))]
+        if unable := [name for name in args.runtimes if name not in CLOCKS]:
+            able = " and ".join(CLOCKS)
+            raise ZooError(f"--breakdown knows the clocks of {able}, not of {unable[0]}; leave it out.")
     if args.breakdown and TIMM in args.lowerings:
         raise ZooError(
             f"--breakdown does not know the parts of {TIMM}'s layer; leave the lowering {TIMM} out."
@@ -142,5 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--render", type=Path, metavar="FILE", help=f"the tables of a {RESULTS} anew, to the --output"
     )
-    other.add_argument("--breakdown", **words, help="where onnxruntime's time goes, layer by layer")
+    clocks = ", ".join(CLOCKS)
+    other.add_argument("--breakdown", **words, help=f"where the time goes, layer by layer, in {clocks}")
     return parser

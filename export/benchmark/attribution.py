@@ -1,8 +1,8 @@
-"""Which part of the network an operator of an optimised ONNX graph belongs to.
+"""Which part of the network an operator of the graph that a runtime made of an ONNX file belongs to.
 
 torch's exporter says for every node which modules it stands in. Within a dynamic convolution the data says
 the rest: what hangs on the layer's input through its pool alone makes kernels, everything else that hangs on
-the input applies them. onnxruntime then fuses and inserts nodes, and keeps the names: every node and value is
+the input applies them. Runtimes then fuse and insert nodes, and keep the names: every node and value is
 called ``zooN.``, so that the name of a fused one holds an N that it came from.
 """
 
@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -23,7 +23,7 @@ KINDS = {
     CONTEXT: "the pools that dynamic layers see",
     FACTORS: "from the context to what the convolution is made of",
     CONVOLUTION: "the dynamic layers' own contraction, im2col included",
-    STATIC_CONVOLUTION: "with what onnxruntime fused into it",
+    STATIC_CONVOLUTION: "with what the runtime fused into it",
     LAYOUT: "reordering for blocked convolutions",
     REST: "normalisation, activation, addition, head",
     UNATTRIBUTED: "operators whose origin is not known",
@@ -50,6 +50,14 @@ class Origin:
     layer: str
     kind: str
     op: str
+
+
+class Ran(NamedTuple):
+    """A node of the graph that a runtime runs: its name, and those of its inputs and outputs."""
+
+    name: str
+    input: tuple[str, ...]
+    output: tuple[str, ...]
 
 
 def mark(graph: Any) -> None:
@@ -98,21 +106,21 @@ def origins(graph: Any, model: nn.Module) -> list[Origin]:
 
 
 class Attribution:
-    """From operators of the graph that onnxruntime runs to their origins.
+    """From operators of the graph that runs to their origins.
 
     Args:
         graph: as exported, marked.
         known: the origins of its nodes.
-        optimised: the graph that runs.
+        ran: the nodes of the graph that runs.
     """
 
-    def __init__(self, graph: Any, known: list[Origin], optimised: Any):
+    def __init__(self, graph: Any, known: list[Origin], ran: Iterable[Ran]):
         self._known = known
         self._makers = {value: index for index, node in enumerate(graph.node) for value in node.output}
         self._inputs = [list(node.input) for node in graph.node]
-        self._runs = {node.name: node for node in optimised.node}
-        self._users: dict[str, list[Any]] = {}
-        for node in optimised.node:
+        self._runs = {node.name: node for node in ran}
+        self._users: dict[str, list[Ran]] = {}
+        for node in self._runs.values():
             for value in node.input:
                 self._users.setdefault(value, []).append(node)
 
@@ -121,22 +129,26 @@ class Attribution:
 
         Args:
             name: of its node in the graph that runs.
-            op: its type there.
+            op: the type of the ONNX operator that it is most of.
         """
         index = self._index(name)
         if index is None:
             return Origin("", UNATTRIBUTED, op)
         if op in _REORDERS:
             return replace(self._known[self._ancestor(index, "Conv")], kind=LAYOUT, op=op)
-        return self._known[self._ancestor(index, op.removeprefix("Fused"))]
+        return self._known[self._ancestor(index, op)]
 
     def _index(self, name: str) -> int | None:
-        """Return the exported node that a name speaks of, or else the node's values, or their users."""
+        """Return the exported node that a name speaks of, or else the node's values, or their users.
+
+        The graph's own output has no mark, and a runtime may call the node by it.
+        """
         node = self._runs.get(name)
         users = [user for value in node.output for user in self._users.get(value, ())] if node else []
         words = [name, *(node.output if node else ()), *(user.name for user in users)]
         marks = (_MARK.search(word) for word in words)
-        return next((int(found.group(1)) for found in marks if found), None)
+        marked = next((int(found.group(1)) for found in marks if found), None)
+        return self._makers.get(name) if marked is None else marked
 
     def _ancestor(self, index: int, op: str) -> int:
         """Return the nearest node of type ``op``, the node itself or before it; itself where none is near.

@@ -1,11 +1,9 @@
-"""Where onnxruntime's time goes: ``python -m export.benchmark --breakdown resnet18_dpk``.
+"""Where the time goes: ``python -m export.benchmark --breakdown resnet18_dpk``.
 
-The model is exported and optimised as ``python -m export.onnx`` does it, runs at onnxruntime's own
-optimisation level, and onnxruntime clocks every operator. On the CPU alone: on CUDA the clocks would show
-when an operator was started, not how long it ran.
+The model is exported and optimised as for the runtime, which then clocks every operator itself. On the CPU
+alone: on CUDA the clocks would show when an operator was started, not how long it ran.
 """
 
-import json
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -17,10 +15,9 @@ import torch
 from torch import nn
 
 from export._trials import Draws, Trial
-from export.base import FP32, TRACE_BATCH, ExportOptions
-from export.benchmark import sessions
+from export.base import FP32, TRACE_BATCH, ExportOptions, Runtime, runtime
 from export.benchmark.attribution import Attribution, mark, origins
-from export.benchmark.formats import Onnx
+from export.benchmark.clocks import CLOCKS
 from export.benchmark.plan import Candidate
 from export.benchmark.prepare import TOLERANCE, WrongResult
 from export.benchmark.profile import Profile, summarise
@@ -36,12 +33,12 @@ _WARM = 3
 
 
 def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
-    """Profile one model in onnxruntime on the CPU.
+    """Profile one model on the CPU.
 
     Args:
-        candidate: which model, lowering, batch size and threads.
+        candidate: which model, runtime, lowering, batch size and threads; the runtime one of :data:`CLOCKS`.
         subjects: the models.
-        calls: how many to clock; the slower half is left out.
+        calls: how many to clock; the slower half is left out where each has clocks of its own.
 
     Raises:
         ZooError: the lowering is not one of this project's, the layers lack it or it cannot take the batch
@@ -53,7 +50,9 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     if candidate.lowering == TIMM:
         raise ZooError("the parts of timm's layer are not known; give a lowering of this project.")
     batch = candidate.batch if candidate.frozen else None
-    model = subjects.deployed(candidate.model, candidate.lowering, Onnx.runtime, batch, candidate.threads)
+    format = runtime(candidate.runtime)
+    batch = candidate.batch if candidate.frozen else None
+    model = subjects.deployed(candidate.model, candidate.lowering, format, batch, candidate.threads)
     size = subjects.size(candidate.model)
     example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
     proto = _exported(model, example, candidate.frozen)
@@ -61,35 +60,26 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     mark(proto.graph)
     images = Draws(np.random.default_rng(0), size).unlike(candidate.batch)
     with tempfile.TemporaryDirectory(prefix="breakdown-") as folder:
-        path, optimised = Path(folder, "model.onnx"), Path(folder, "optimised.onnx")
+        path = Path(folder, "model.onnx")
         onnx.save(proto, path)
-        session = sessions.open_session(
-            path, threads=candidate.threads, profile=Path(folder, "profile"), optimised=optimised
-        )
-        trial = Trial(
-            "what is profiled",
-            candidate.batch,
-            images,
-            lambda batch: sessions.run(session, batch),
-            subjects.expected(candidate.model),
-        )
+        clock = CLOCKS[candidate.runtime](path, candidate.threads, Path(folder))
+        expected = subjects.expected(candidate.model)
+        trial = Trial("what is profiled", candidate.batch, images, clock.run, expected)
         if not (check := measure(trial, TOLERANCE[FP32])).passed:
             raise WrongResult(check.note or "its outputs are wrong")
         for _ in range(_WARM + calls):
-            sessions.run(session, images)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        attribution = Attribution(proto.graph, known, onnx.load(optimised).graph)
-    found = summarise(candidate, events, attribution, calls)
+            clock.run(images)
+        found = summarise(candidate, clock.stop(calls), Attribution(proto.graph, known, clock.ran()))
     if candidate.is_static:
         multiplies = candidate.batch * complexity(model, size).macs
         return replace(found, work={"convolution": float(multiplies)})
-    return replace(found, work=_work(model, ExportOptions(input_size=size), candidate.batch))
+    return replace(found, work=_work(model, ExportOptions(input_size=size), format, candidate.batch))
 
 
-def _work(model: nn.Module, options: ExportOptions, batch: int) -> Work:
+def _work(model: nn.Module, options: ExportOptions, format: Runtime, batch: int) -> Work:
     """Add up the work of the dynamic layers as they are lowered."""
     total: Counter[str] = Counter()
-    for site in sites(model, options, Onnx.runtime):
+    for site in sites(model, options, format):
         lowering = str(model.get_submodule(site.name).lowering)
         total.update(count(site.layer, lowering, (batch, *site.size)))
     return total

@@ -117,7 +117,7 @@ def _check_ranges(planned: Plan, subjects: Subjects, data: Path | None) -> None:
 
 
 def _break_down(args: argparse.Namespace) -> int:
-    """Say where onnxruntime's time goes; what cannot be profiled is said in a line and left out.
+    """Say where the time goes; what cannot be profiled is said in a line and left out.
 
     Raises:
         ZooError: not one candidate could be profiled.
@@ -127,6 +127,7 @@ def _break_down(args: argparse.Namespace) -> int:
     planned = plan(
         Wish(
             models=catalog.names(args.breakdown),
+            runtimes=args.runtimes,
             lowerings=args.lowerings,
             batches=args.batch,
             threads=args.threads,
@@ -145,7 +146,7 @@ def _break_down(args: argparse.Namespace) -> int:
     wrong = False
     left_out = ""
     for candidate in planned.candidates:
-        print(f"profiling {candidate.label} at batch {candidate.batch}", flush=True)
+        print(f"profiling {candidate.label} in {candidate.where} at batch {candidate.batch}", flush=True)
         try:
             profiles[candidate] = breakdown.break_down(candidate, subjects, calls)
         except (ZooError, WrongResult) as error:

@@ -180,19 +180,19 @@ def _runtimes(run: Run) -> str:
 
 
 def parts(root: Path) -> str:
-    """Return where onnxruntime's time goes: a row for each model, batch size and number of threads."""
+    """Return where the time goes: a row for each model, runtime, batch size and number of threads."""
     return "\n\n".join(_parts(record) for record in _records(root, "breakdown", profile.FORMAT))
 
 
 def _parts(record: dict[str, Any]) -> str:
-    header = ["model", "batch", "threads", "ms", "over static", *_SHOWN]
+    header = ["model", "runtime", "batch", "threads", "ms", "over static", *_SHOWN]
     header += ["all else", "GB/s", "GMAC/s", "of the roof", "takes most"]
     lines: list[list[str]] = []
     roofs = {threads: dict(found) for threads, found in record["ceilings"].items()}
     for threads, found in roofs.items():
         reached = [f"{found[name] / 1e9:.1f}" for name in ("read", "product")]
         name = "what torch reads and multiplies"
-        lines.append([name, "", threads, *[""] * (len(header) - 7), *reached, "", ""])
+        lines.append([name, "", "", threads, *[""] * (len(header) - 8), *reached, "", ""])
     for row in record["profiles"]:
         if ceiling := roofs.get(str(row["threads"])):
             # A runtime can multiply faster than torch does: the roof is the fastest that was seen.
@@ -214,9 +214,9 @@ def _parts(record: dict[str, Any]) -> str:
         rates.append(f"{least / inside:.0%}" if least else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
-        size = [str(row["batch"]), str(row["threads"])]
+        size = [row["runtime"], str(row["batch"]), str(row["threads"])]
         lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
-    table = markdown(header, f"l{'r' * (len(header) - 2)}l", lines)
+    table = markdown(header, f"ll{'r' * (len(header) - 3)}l", lines)
     return f"{table}\n\n{_origin(record)}"
 
 
@@ -233,7 +233,7 @@ def _inside(row: dict[str, Any]) -> float:
 
 
 def _way(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("model", "lowering", "batch", "threads"))
+    return tuple(row[name] for name in ("model", "runtime", "lowering", "batch", "threads"))
 
 
 def choices(_root: Path) -> str:

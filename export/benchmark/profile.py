@@ -1,7 +1,7 @@
-"""A profile of onnxruntime, added up by origin and laid out as tables."""
+"""A profile of calls, added up by origin and laid out as tables."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from export.benchmark.attribution import (
     Attribution,
     Origin,
 )
+from export.benchmark.clocks import Call
 from export.benchmark.layout import aligned, threads_of
 from export.benchmark.plan import Candidate
 from export.cost import Work
@@ -52,7 +53,7 @@ class Profile:
     Attributes:
         candidate: what ran.
         seconds: of a call, the mean over ``calls``.
-        calls: how many, the faster half of those that ran.
+        calls: how many; of those that a runtime clocks one by one, the faster half.
         parts: their seconds add up to ``seconds``, together with :attr:`between`.
         work: of the dynamic layers in a call, in the units of :data:`export.cost.WORK`.
     """
@@ -98,27 +99,20 @@ class Profile:
         return sorted(rows, key=lambda row: -row[-1])
 
 
-def summarise(candidate: Candidate, events: Iterable[dict], attribution: Attribution, calls: int) -> Profile:
-    """Add up a profile of onnxruntime over the faster half of its last ``calls`` runs."""
-    events = list(events)
-    runs = sorted((event for event in events if event["name"] == "model_run"), key=lambda run: run["ts"])
-    chosen = sorted(runs[-calls:], key=lambda run: run["dur"])[: (calls + 1) // 2]
-    nodes = [event for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
+def summarise(candidate: Candidate, calls: Sequence[Call], attribution: Attribution) -> Profile:
+    """Add up the faster half of some calls."""
+    chosen = sorted(calls, key=lambda call: call.seconds)[: (len(calls) + 1) // 2]
     sums: dict[tuple[Origin, str], tuple[float, int]] = {}
-    for run in chosen:
-        for node in nodes:
-            if not run["ts"] <= node["ts"] < run["ts"] + run["dur"]:
-                continue
-            op = node["args"]["op_name"]
-            key = attribution.origin(node["name"].removesuffix("_kernel_time"), op), op
-            seconds, count = sums.get(key, (0.0, 0))
-            sums[key] = seconds + node["dur"] / 1e6, count + 1
+    for each in (operator for call in chosen for operator in call.operators):
+        key = attribution.origin(each.name, each.onnx_op), each.op
+        seconds, count = sums.get(key, (0.0, 0))
+        sums[key] = seconds + each.seconds, count + 1
     parts = [
         Part(origin, op, seconds / len(chosen), count // len(chosen))
         for (origin, op), (seconds, count) in sums.items()
     ]
-    whole = sum(run["dur"] for run in chosen) / 1e6 / len(chosen)
-    return Profile(candidate, whole, len(chosen), tuple(parts))
+    whole = sum(call.seconds for call in chosen) / len(chosen)
+    return Profile(candidate, whole, sum(call.count for call in chosen), tuple(parts))
 
 
 def to_text(profile: Profile, twin: Profile | None = None) -> str:
@@ -131,8 +125,8 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
     candidate, whole = profile.candidate, profile.seconds
     kinds, others = profile.by_kind(), twin.by_kind() if twin else {}
     head = (
-        f"{candidate.label}, onnxruntime, batch {candidate.batch}, {threads_of(candidate.threads)}: "
-        f"{whole * 1e3:.2f} ms a call while profiled (the faster {profile.calls} calls)"
+        f"{candidate.label}, {candidate.where}, batch {candidate.batch}, {threads_of(candidate.threads)}: "
+        f"{whole * 1e3:.2f} ms a call while profiled (the mean of {profile.calls} calls)"
     )
     by_kind = [
         (kind, _ms(seconds), _share(seconds, whole), _ms(others.get(kind, 0.0)) if twin else "", meaning)

@@ -77,8 +77,8 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
     assert main(argv.split()) == 0
     printed = capsys.readouterr().out
     for words in (
-        "benchnet_dpk, onnxruntime, batch 1",
-        "benchnet_dpk, onnxruntime, batch 2",
+        "benchnet_dpk, onnx, batch 1",
+        "benchnet_dpk, onnx, batch 2",
         "benchnet_static",
     ):
         assert words in printed
@@ -88,7 +88,7 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--breakdown benchnet_kw --runtimes openvino", "has no use for --runtimes; leave it out"),
+        ("--breakdown benchnet_kw --runtimes eager", "knows the clocks of onnx and openvino, not of eager"),
         ("--breakdown benchnet_kw --model benchnet_kw", "has no use for --models; leave it out"),
         ("--breakdown benchnet_kw --no-memory", "has no use for --no-memory; leave it out"),
         ("--render some.json --batch 3", "--render measures nothing and has no use for --batch"),
@@ -149,7 +149,7 @@ def test_one_error_leaves_the_rest_of_a_breakdown(monkeypatch, capsys, tmp_path)
     argv += f" --output {tmp_path} --json {tmp_path}/breakdown.json"
     assert run(main, argv.split()) == 0
     assert "skipped benchnet_kw, batch 1: no such layer." in capsys.readouterr().out
-    assert "benchnet_dpk, onnxruntime, batch 1" in (tmp_path / "breakdown.txt").read_text()
+    assert "benchnet_dpk, onnx, batch 1" in (tmp_path / "breakdown.txt").read_text()
     profiles = json.loads((tmp_path / "breakdown.json").read_text())["profiles"]
     assert {each["model"] for each in profiles} == {"benchnet_dpk", "benchnet_static"}
 
