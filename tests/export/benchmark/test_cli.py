@@ -131,8 +131,8 @@ def test_a_breakdown_of_a_static_model_alone(capsys):
     argv = "--breakdown benchnet_static --batch 1 2 --rounds 5 --no-pretrained"
     assert main(argv.split()) == 0
     printed = capsys.readouterr().out
-    assert "benchnet_static, onnxruntime, batch 1" in printed
-    assert "benchnet_static, onnxruntime, batch 2" in printed
+    assert "benchnet_static, onnx, batch 1" in printed
+    assert "benchnet_static, onnx, batch 2" in printed
 
 
 def test_one_error_leaves_the_rest_of_a_breakdown(monkeypatch, capsys, tmp_path):
@@ -184,7 +184,7 @@ def test_a_wrong_candidate_is_exit_code_1(monkeypatch, capsys):
     assert run(main, ["--breakdown", "benchnet_kw", "--batch", "1", "--rounds", "5", "--no-pretrained"]) == 1
     printed = capsys.readouterr().out
     assert "refused benchnet_kw, batch 1: " in printed
-    assert "benchnet_static, onnxruntime, batch 1" in printed
+    assert "benchnet_static, onnx, batch 1" in printed
 
 
 @pytest.mark.parametrize(

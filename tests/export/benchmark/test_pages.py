@@ -240,12 +240,13 @@ def test_the_page_says_where_the_time_goes(profiled):
     *table, _, origin = pages.parts(profiled).splitlines()
     assert origin == "Measured 2026-01-01, one, torch 2.0; commit abc."
     rows = [line.strip("| ").split(" | ") for line in table]
-    assert rows[0][:5] == ["model", "batch", "threads", "ms", "over static"]
+    assert rows[0][:6] == ["model", "runtime", "batch", "threads", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
     # context, factors, convolution, layout, static convolution, all else; 6 MB and 12 million multiplies in
     # 6 ms, which the roofs allow in 0.49 and 0.15 ms
     assert rows[4] == [
         "`resnet18_kw`",
+        "onnx",
         "8",
         "1",
         "8.0",
@@ -261,8 +262,8 @@ def test_the_page_says_where_the_time_goes(profiled):
         "8%",
         most,
     ]
-    assert rows[3][:5] == ["`resnet18_static`", "8", "1", "2.0", "1.00"]
-    assert [cell.strip() for cell in rows[2][:3]] == ["what torch reads and multiplies", "", "1"]
+    assert rows[3][:6] == ["`resnet18_static`", "onnx", "8", "1", "2.0", "1.00"]
+    assert [cell.strip() for cell in rows[2][:4]] == ["what torch reads and multiplies", "", "", "1"]
     assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]
 
 
@@ -283,17 +284,18 @@ def test_damaged_records_are_one_sentence(profiled, text):
 def test_ways_to_run_one_model_stay_apart(tmp_path):
     two = replace(KW, threads=2)
     other = replace(KW, lowering="rows")
-    profiles = [
-        Profile(each, seconds, 5, ())
-        for each, seconds in ((KW.twin, 2e-3), (KW, 8e-3), (two.twin, 1e-3), (two, 5e-3), (other, 6e-3))
-    ]
+    elsewhere = replace(KW, runtime="openvino")
+    times = {KW.twin: 2e-3, KW: 8e-3, two.twin: 1e-3, two: 5e-3, other: 6e-3}
+    times |= {elsewhere.twin: 4e-3, elsewhere: 6e-3}
+    profiles = [Profile(each, seconds, 5, ()) for each, seconds in times.items()]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
     path.write_text(profile.to_json(profiles, ORIGIN, {}))
     rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:-2]]
-    assert [row[2] for row in rows] == ["1", "1", "2", "2", "1"]
-    assert [row[4] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00"]
-    assert rows[-1][0] == "`resnet18_kw (rows)`"
+    assert [row[1] for row in rows] == ["onnx"] * 5 + ["openvino"] * 2
+    assert [row[3] for row in rows] == ["1", "1", "2", "2", "1", "1", "1"]
+    assert [row[5] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00", "1.00", "1.50"]
+    assert rows[4][0] == "`resnet18_kw (rows)`"
 
 
 def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
