@@ -1,6 +1,7 @@
 """The figure of docs/gallery.py: an image turning, the kernels it makes, and how far they move."""
 
 import math
+import textwrap
 from collections.abc import Collection
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 EXPERTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 COLUMNS = 4
+_LETTERS = 110  # that a line of the title has room for
 
 
 def draw(record: dict[str, Any], pictures: Tensor) -> Figure:
@@ -42,12 +44,13 @@ def _title(record: dict[str, Any]) -> str:
     name = record["model"].replace("_", r"\_")
     top1 = "not evaluated" if weights["top1"] is None else f"clean top-1 {weights['top1']:.2f} %"
     note = f" ({data['note']})" if data["note"] else ""
-    return (
-        rf"$\bf{{{name}}}$: its kernels while an image turns" + "\n"
+    made = (
         f"weights {weights['sha256'][:8]}: {weights['epochs_seen']:.1f} epochs' worth of images on "
-        f"{weights['device']}, {top1}\n"
-        f"image {image['index']} ({image['label']}) of {data['source']}{note}"
+        f"{weights['device']}, {top1}"
     )
+    seen = f"image {image['index']} ({image['label']}) of {data['source']}{note}"
+    lines = [line for text in (made, seen) for line in textwrap.wrap(text, _LETTERS)]
+    return "\n".join([rf"$\bf{{{name}}}$: its kernels while an image turns", *lines])
 
 
 def _kernels(part: SubFigure, record: dict[str, Any], pictures: Tensor) -> None:
