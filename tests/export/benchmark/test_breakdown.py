@@ -42,9 +42,9 @@ def test_all_time_has_a_place(model, lowering, runtime, subjects):
     assert sum(sum(parts.values()) for parts in found.by_layer().values()) == pytest.approx(
         found.seconds - kinds[BETWEEN]
     )
+    inside = found.seconds - kinds.pop(BETWEEN)  # which a busy machine makes as long as it likes
     assert min(kinds.values()) >= 0
-    assert kinds[BETWEEN] < 0.5 * found.seconds
-    assert kinds[UNATTRIBUTED] < 0.2 * found.seconds
+    assert kinds[UNATTRIBUTED] < 0.2 * inside
     assert kinds[STATIC_CONVOLUTION] > 0
     assert kinds[REST] > 0
     dynamic = {layer for layer, parts in found.by_layer().items() if CONVOLUTION in parts}
