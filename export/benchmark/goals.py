@@ -29,11 +29,14 @@ def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
 
     A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
-    the latest file has it.
+    the latest file has it. Runs held to a part of their machine's cores do not count: others had the rest.
     """
     latest: dict[str, dict[Candidate, tuple[str, str, Row]]] = {}
     for path in pages.results(root).values():
         run = pages.read_today(path)
+        cores = run.environment["cores"]
+        if (run.environment["usable_cores"] or cores) < cores:  # None where the system does not say
+            continue
         date = run.environment["date"]
         found = latest.setdefault(machine(run.environment), {})
         for row in render.rows(run):

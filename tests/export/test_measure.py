@@ -57,6 +57,18 @@ def test_where_fp32_cannot_tell_smaller_inputs_decide(expected, off):
     assert certificate.relaxed == ()
 
 
+def test_where_both_overflow_smaller_inputs_decide(expected):
+    def overflowing(images):
+        return expected(images) * (np.inf if loud(images, 25) else 1)
+
+    certificate = certify(overflowing, expected, SIZE, other_precision=overflowing)
+    assert certificate.passed
+    assert certificate.checks[-1].name == "magnitude 10, halved"
+    alone = certify(overflowing, expected, SIZE, other_precision=expected)
+    assert failing(alone) == {"magnitude 10"}
+    assert alone.failures[0].note == "outputs are not finite"
+
+
 @pytest.mark.parametrize("off", [99.0, np.inf], ids=["far off", "not finite"])
 def test_a_reference_that_is_off_everywhere_excuses_nothing(expected, off):
     def got(images):

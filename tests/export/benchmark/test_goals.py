@@ -1,11 +1,25 @@
 """The table of goals, made of runs alone."""
 
+import pytest
+
 from export.benchmark.goals import goals
 from export.benchmark.plan import Candidate
 
 KW = Candidate("resnet18_kw", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
 SE = Candidate("resnet18_se", batch=8)
+
+
+@pytest.fixture
+def make_run(make_run):
+    """Return ``make_run`` for runs that had the whole machine."""
+
+    def made(*args, **options):
+        run = make_run(*args, **options)
+        run.environment["cores"] = run.environment["usable_cores"]
+        return run
+
+    return made
 
 
 def cells(line):
@@ -53,3 +67,14 @@ def test_a_goal_measured_twice_on_a_machine_counts_as_the_latest_has_it(tmp_path
     assert cells(second.splitlines()[-1])[-1].startswith("1.4")
     assert sums == "a CPU (AVX512), `a.json`: 1 of 1 with 1 thread are met."
     assert others == "a CPU (AVX2), `c.json`: 0 of 1 with 1 thread are met."
+
+
+def test_a_run_on_some_of_the_cores_does_not_count(tmp_path, make_run):
+    (tmp_path / "benchmarks").mkdir()
+    for name, usable, day, tax in (("part", 1, 3, 1.2), ("whole", 2, 2, 1.5)):
+        run = make_run({Candidate("resnet18_kw", batch=8): tax})
+        run.environment.update(cores=2, usable_cores=usable, date=f"2026-11-0{day}")
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    table, sums = goals(tmp_path).split("\n\n")
+    assert cells(table.splitlines()[-1])[-1].startswith("1.5")
+    assert sums == "a CPU (AVX2), `whole.json`: 0 of 1 with 1 thread are met."
