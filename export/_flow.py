@@ -22,13 +22,22 @@ from torch import nn
 
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
-from export._trials import Draws, Trial
+from export._trials import Draws, PixelDraws, Trial
 from export.base import FP16, FP32, INT8, ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
 from export.ends import Ends, ends
-from export.half import in_half
+from export.half import check_half, in_half
 from export.lowering import chosen
-from export.parity import TOLERANCE_FP16, certify, certify_int8, in_torch, measure, prepared, reference
+from export.parity import (
+    TOLERANCE,
+    TOLERANCE_FP16,
+    certify,
+    certify_int8,
+    in_torch,
+    measure,
+    prepared,
+    reference,
+)
 from export.quantize import SHARE
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
@@ -68,12 +77,7 @@ def export(
     size = input_size(model, options)
     options = replace(options, input_size=size)
     outputs = count_outputs(reference(model), name_of(model), size)
-    end = ends(model, options)
-
-    def eager(dtype: torch.dtype) -> Predict:
-        return end.through(reference(end.around(model), dtype))
-
-    expected = eager(torch.float32)
+    plain, end = ends(model, options, outputs)
     if images is not None:
         check_images(images, size)
     if options.dtype == INT8 and (images is None or len(images) < _LEAST_IMAGES):
@@ -81,59 +85,30 @@ def export(
             f"{options.dtype} needs at least {_LEAST_IMAGES} images, one half to see ranges on and the other "
             "to certify with; give more."
         )
-    inner = replace(options, preprocess=False)
-    choice = chosen(runtime, model, inner, tuning_path(path), say, threads)
+    # Layers, which tune measures one by one, take no pixels.
+    choice = chosen(runtime, model, replace(options, preprocess=False), tuning_path(path), say, threads)
     lowered = prepared(model, choice, runtime)
     facts = describe(model, lowered, runtime, options, end, outputs, weights, class_names)
-    stored = {**facts, **(metadata or {})}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"{facts['model']}: {parameters / 1e6:.2f} M parameters, {weights.origin}")
 
     record_path = certificate_path(path)
-    ran_by = f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu"
-    judged = functools.partial(
-        certify, batch=options.batch, images=images, pixels=_pixels(facts), runtime=ran_by
-    )
-
-    def passed(certificate: Certificate) -> Certificate:
-        if not certificate.passed:
-            raise CertificateError(certificate, str(path))
-        return certificate
-
     with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
-        start = time.perf_counter()
         network = fold(lowered)
-        runtime.export(end.around(network), artifact, options)
-        say(f"exported to {runtime.title}, {_choices(facts, options)}, in {_since(start)}")
-        runtime.annotate(artifact, to_strings(stored))
-        certificate = passed(
-            judged(end.through(runtime.load(artifact)), expected, size, other_precision=eager(torch.float64))
-        )
-        about: dict[str, Any] = {}
-        if options.dtype != FP32:
-            # Coarser numbers err by more than some mistakes about batches do, so fp32 has to pass first.
-            about["in_fp32"] = json.loads(certificate.to_json())
-            stored = {**_coarsened(runtime, network, artifact, options, end, images, say), **stored}
+        if options.dtype == FP16:
+            check_half(in_half(network), replace(options, preprocess=False).example())
+        earlier: dict[str, Any] = {}
+        for step, its_end in _steps(options, plain, end):
+            gained = _write(runtime, network, artifact, step, its_end, images, facts, say)
+            stored = {**facts, **gained, **(metadata or {})}
             runtime.annotate(artifact, to_strings(stored))
-            predict = end.through(runtime.load(artifact))
-            if options.dtype == INT8:
-                assert images is not None
-                certificate = certify_int8(
-                    predict, expected, images[1::2], batch=options.batch, runtime=ran_by
-                )
-            else:
-                half = eager(torch.float16)
-                certificate = judged(predict, expected, size, other_precision=half, tolerance=TOLERANCE_FP16)
-                # A runtime may compute on a CPU in fp32 what is stored in fp16, and so never overflow there.
-                inputs = Draws(np.random.default_rng(2), size).unlike(options.batch or _FEW)
-                own = end.through(in_torch(end.around(in_half(network))))
-                trial = Trial("computed in fp16 by torch", len(inputs), inputs, own, expected, half)
-                certificate = replace(
-                    certificate, checks=(*certificate.checks, measure(trial, TOLERANCE_FP16))
-                )
-            passed(certificate)
-        inputs = np.random.default_rng(1).standard_normal((options.batch or 2, *size), dtype=np.float32)
-        anew = end.through(_anew(runtime, artifact))
+            certificate = _judged(runtime, model, network, artifact, step, its_end, images)
+            if not certificate.passed:
+                raise CertificateError(certificate, str(path))
+            if step != options:
+                earlier[f"in_{step.dtype}"] = json.loads(certificate.to_json())
+        draws = (PixelDraws if options.preprocess else Draws)(np.random.default_rng(1), size)
+        inputs, anew = draws.normal(options.batch or 2), _anew(runtime, artifact)
         certified = anew(inputs)
         runtime.annotate(artifact, to_strings({**stored, "certificate": certificate.to_json()}))
         shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
@@ -142,7 +117,7 @@ def export(
         content = artifact.read_bytes()
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         record.write_text(
-            certificate.to_json(artifact=identity, about=stored, **about) + "\n", encoding="utf-8"
+            certificate.to_json(artifact=identity, about=stored, **earlier) + "\n", encoding="utf-8"
         )
     say(certificate.summary())
     relaxed = len(certificate.relaxed)
@@ -203,22 +178,40 @@ def certificate_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.certificate.json")
 
 
-def _coarsened(
+def _steps(options: ExportOptions, plain: Ends, end: Ends) -> Iterator[tuple[ExportOptions, Ends]]:
+    """Yield what is made and certified on the way to what ``options`` ask for, and last that.
+
+    Coarser numbers err by more than some mistakes about batches do, and probabilities near one hide what is
+    wrong with logits: so the network passes in fp32 first, and with its own ends before it gets others.
+    """
+    if options.dtype != FP32:
+        yield replace(options, dtype=FP32, preprocess=False), plain
+    if options.preprocess:
+        yield replace(options, preprocess=False), plain
+    yield options, end
+
+
+def _write(
     runtime: Runtime,
     network: nn.Module,
     artifact: Path,
     options: ExportOptions,
     end: Ends,
     images: np.ndarray | None,
+    facts: dict[str, Any],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Write the artifact anew in a dtype other than fp32; return what its metadata gains by that."""
+    """Write the artifact; return what its metadata gains by what was found out."""
     start = time.perf_counter()
-    if options.dtype == FP16:
-        runtime.export(end.around(in_half(network)), artifact, options)
-        say(f"exported anew in {FP16}, in {_since(start)}")
+    half = options.dtype == FP16
+    runtime.export(end.around(in_half(network) if half else network), artifact, options)
+    ends_in = ", taking pixels" if options.preprocess else ""
+    precision = f" in {FP16}" if half else ""
+    say(f"exported to {runtime.title}{precision}{ends_in}, {_choices(facts, options)}, in {_since(start)}")
+    if options.dtype != INT8:
         return {}
     assert images is not None
+    start = time.perf_counter()
     count = runtime.quantize(artifact, options, end.given(images[::2]))
     share = json.loads(runtime.metadata(artifact)[SHARE])
     say(
@@ -226,6 +219,47 @@ def _coarsened(
         f"products, in {_since(start)}"
     )
     return {SHARE: share}
+
+
+def _judged(
+    runtime: Runtime,
+    model: nn.Module,
+    network: nn.Module,
+    artifact: Path,
+    options: ExportOptions,
+    end: Ends,
+    images: np.ndarray | None,
+) -> Certificate:
+    """Return the certificate of an artifact, of whatever dtype and ends."""
+    size = options.input_size
+    assert size is not None
+    predict, expected = runtime.load(artifact), end.around_eager(reference(model))
+    given = None if images is None else end.given(images)
+    ran_by = f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu"
+    if options.dtype == INT8:
+        assert given is not None
+        return certify_int8(predict, expected, size, given[1::2], batch=options.batch, runtime=ran_by)
+    half = options.dtype == FP16
+    other = None if options.preprocess else reference(model, torch.float16 if half else torch.float64)
+    judge = functools.partial(
+        certify,
+        expected=expected,
+        input_size=size,
+        other_precision=other,
+        batch=options.batch,
+        images=given,
+        pixels=end.pixels,
+        preprocess=options.preprocess,
+        runtime=ran_by,
+        tolerance=TOLERANCE_FP16 if half else TOLERANCE,
+    )
+    certificate = judge(predict)
+    if not half or options.preprocess:
+        return certificate
+    # A runtime may compute on a CPU in fp32 what is stored in fp16, and so pass where a GPU would overflow.
+    own = judge(in_torch(in_half(network)), batches=False)
+    checks = [replace(check, name=f"{check.name}, computed in fp16 by torch") for check in own.checks]
+    return replace(certificate, checks=(*certificate.checks, *checks))
 
 
 @contextlib.contextmanager
@@ -241,14 +275,6 @@ def _writing(path: Path) -> Iterator[None]:
 def _anew(runtime: Runtime, artifact: Path) -> Predict:
     """Return the function that loads ``artifact`` as it is when called."""
     return lambda inputs: runtime.load(artifact)(inputs)
-
-
-def _pixels(facts: dict) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the normalised values of a black and of a white pixel."""
-    if len(facts.get("mean", ())) != facts["input_size"][0]:
-        return None
-    mean, std = np.array(facts["mean"]), np.array(facts["std"])
-    return -mean / std, (1 - mean) / std
 
 
 def _choices(facts: dict, options: ExportOptions) -> str:

@@ -1,7 +1,7 @@
 """What a parity certificate asks of an artifact; :mod:`export.parity` judges the answers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Trial:
     Attributes:
         name: of the check.
         batch: how many inputs the artifact takes at a time.
-        inputs: (N, C, H, W), float32.
+        inputs: (N, C, H, W), float32, or pixels (N, H, W, C), uint8.
         got: the artifact.
         want: what it should compute.
         other_precision: ``want`` in another precision, where rounding alone may move it far.
@@ -39,10 +39,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Draws:
-    """A source of random inputs of one size, (channels, height, width)."""
+    """A source of random inputs (N, C, H, W), float32.
+
+    Attributes:
+        random: the generator.
+        size: (channels, height, width).
+        pixels: the least and the greatest normalised pixel of each channel, (C,) each; None means -1 and 1.
+    """
 
     random: np.random.Generator
     size: tuple[int, int, int]
+    pixels: tuple[np.ndarray, np.ndarray] | None = field(default=None, kw_only=True)
 
     def normal(self, count: int) -> np.ndarray:
         """Return ``count`` samples of the standard normal distribution."""
@@ -52,12 +59,58 @@ class Draws:
         """Return samples of unlike contrast and brightness, so that a context which leaks is seen."""
         scale = self.random.uniform(0.3, 3, (count, 1, 1, 1))
         shift = self.random.uniform(-1, 1, (count, 1, 1, 1))
-        return (self.normal(count) * scale + shift).astype(np.float32)
+        images = self.normal(count)
+        if images.dtype == np.uint8:
+            values = 128 + (images - 128.0) * scale + 40 * shift
+            return values.clip(0, 255).astype(np.uint8)
+        return (images * scale + shift).astype(np.float32)
+
+    def unusual(self, count: int) -> dict[str, np.ndarray]:
+        """Return samples that lie in memory in another way, and extreme ones, by name."""
+        channels = self.size[0]
+        low, high = self.pixels or (-np.ones(channels), np.ones(channels))
+        coins = self.random.integers(0, 2, (count, *self.size))
+        extreme = np.where(coins, high[:, None, None], low[:, None, None]).astype(np.float32)
+        return {
+            "memory order NHWC": _relaid(self.normal(count), 1, 3),
+            "every second of a larger array": self.normal(2 * count)[::2],
+            "all zeros": np.zeros((count, *self.size), np.float32),
+            "all ones": np.ones((count, *self.size), np.float32),
+            "darkest and brightest pixels": extreme,
+        }
+
+    def loud(self, count: int) -> dict[str, np.ndarray]:
+        """Return samples of a magnitude that no image has, by name."""
+        return {f"magnitude {_MAGNITUDE}": _MAGNITUDE * self.normal(count)}
+
+
+class PixelDraws(Draws):
+    """A source of random pixels (N, H, W, C), uint8."""
+
+    def normal(self, count: int) -> np.ndarray:
+        """Return ``count`` images of pixels that are drawn one by one."""
+        channels, height, width = self.size
+        return self.random.integers(0, 256, (count, height, width, channels), np.uint8)
+
+    def unusual(self, count: int) -> dict[str, np.ndarray]:
+        """Return images that lie in memory in another way, and extreme ones, by name."""
+        images = self.normal(count)
+        return {
+            "memory order NCHW": _relaid(images, 3, 1),
+            "every second of a larger array": self.normal(2 * count)[::2],
+            "all black": np.zeros_like(images),
+            "all white": np.full_like(images, 255),
+            "black and white values": np.where(self.normal(count) < 128, np.uint8(0), np.uint8(255)),
+        }
+
+    def loud(self, count: int) -> dict[str, np.ndarray]:
+        """Return nothing: pixels have one range."""
+        return {}
 
 
 @dataclass(frozen=True)
 class ImageDraws(Draws):
-    """A source of given images, ``(N, C, H, W)``, for artifacts that know the range of images alone."""
+    """A source of given images or their pixels, for artifacts that know the range of images alone."""
 
     images: np.ndarray
 
@@ -101,34 +154,24 @@ def about_inputs(
     other_precision: Predict | None,
     draws: Draws,
     batch: int | None,
-    pixels: tuple[np.ndarray, np.ndarray] | None,
 ) -> Iterator[Trial]:
     """Yield the trials about how inputs lie in memory, and about extreme values."""
     few = batch or _FEW
-    shape = (few, *draws.size)
-    low, high = pixels if pixels is not None else (-np.ones(shape[1]), np.ones(shape[1]))
-    coins = draws.random.integers(0, 2, shape)
-    inputs = {
-        "memory order NHWC": np.ascontiguousarray(draws.normal(few).transpose(0, 2, 3, 1)).transpose(
-            0, 3, 1, 2
-        ),
-        "every second of a larger array": draws.normal(2 * few)[::2],
-        "all zeros": np.zeros(shape, np.float32),
-        "all ones": np.ones(shape, np.float32),
-        "darkest and brightest pixels": np.where(coins, high[:, None, None], low[:, None, None]).astype(
-            np.float32
-        ),
-    }
-    for name, array in inputs.items():
-        yield Trial(name, few, array, predict, expected)
-    loud = _MAGNITUDE * draws.normal(few)
-    yield Trial(f"magnitude {_MAGNITUDE}", few, loud, predict, expected, other_precision)
+    for name, inputs in draws.unusual(few).items():
+        yield Trial(name, few, inputs, predict, expected)
+    for name, inputs in draws.loud(few).items():
+        yield Trial(name, few, inputs, predict, expected, other_precision)
 
 
 def about_images(predict: Predict, expected: Predict, images: np.ndarray, batch: int | None) -> Trial:
     """Return the trial on real images."""
     size = batch or _CHUNK
     return Trial("real images", size, images, _chunked(predict, size), _chunked(expected, size))
+
+
+def _relaid(images: np.ndarray, axis: int, place: int) -> np.ndarray:
+    """Return equal images whose ``axis`` lies at ``place`` in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(images, axis, place)), place, axis)
 
 
 def _chunked(predict: Predict, size: int) -> Predict:

@@ -169,7 +169,7 @@ class Runtime(ABC):
         Args:
             path: an artifact of this format.
             options: it was exported with.
-            images: to see ranges on, (N, C, H, W).
+            images: to see ranges on, as the artifact takes them.
 
         Returns:
             How many operations compute in int8.

@@ -6,7 +6,11 @@ artifact otherwise, with the same lowerings; only what would overflow is compute
 
 import copy
 
+import torch
 from torch import Tensor, nn
+
+from export.base import first_line
+from zoo.errors import ZooError
 
 
 def in_half(model: nn.Module) -> nn.Module:
@@ -16,6 +20,22 @@ def in_half(model: nn.Module) -> nn.Module:
         model: as :func:`export.parity.prepared` makes it, folded or not; it is left as it is.
     """
     return _InHalf(copy.deepcopy(model).half()).train(model.training)
+
+
+def check_half(network: nn.Module, inputs: Tensor) -> None:
+    """Refuse a network, as :func:`in_half` returns it, that torch cannot compute on the CPU.
+
+    Raises:
+        ZooError: it has an operator that torch has not for fp16, so that nothing could certify it.
+    """
+    try:
+        with torch.inference_mode():
+            network(inputs)
+    except RuntimeError as error:
+        raise ZooError(
+            f"fp16 cannot be certified: torch cannot compute the model in half precision on the CPU "
+            f"({first_line(error)}); export it in fp32."
+        ) from error
 
 
 class _InHalf(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export._trials import Draws, ImageDraws, Trial, about_batches, about_images, about_inputs
+from export._trials import Draws, ImageDraws, PixelDraws, Trial, about_batches, about_images, about_inputs
 from export.base import Predict, Runtime, first_line
 from export.certificate import Certificate, Check
 from zoo.layers import set_lowering, settle
@@ -104,6 +104,8 @@ def certify(
     batch: int | None = None,
     images: np.ndarray | None = None,
     pixels: tuple[np.ndarray, np.ndarray] | None = None,
+    preprocess: bool = False,
+    batches: bool = True,
     runtime: str = "unnamed",
     tolerance: float = TOLERANCE,
     seed: int = 0,
@@ -121,8 +123,11 @@ def certify(
             change is larger, the inputs are halved, and the check's name says so, down to the magnitude of
             pixels, where nothing is excused. None keeps the tolerance.
         batch: the one batch size the artifact takes; None certifies the sizes of a dynamic batch.
-        images: real ones, (N, C, H, W), float32, normalised as the model wants them.
+        images: real ones, (N, C, H, W), float32, normalised as the model wants them, or their pixels.
         pixels: the least and the greatest normalised pixel of each channel, (C,) each; None means -1 and 1.
+        preprocess: whether the artifact takes pixels (N, H, W, C), uint8. A softmax at its end can hide what
+            is wrong before it: let the same network without that pass first.
+        batches: whether to ask about batch sizes, and about samples that share a batch.
         runtime: what runs the artifact, for the record.
         tolerance: largest relative error that passes.
         seed: of the random inputs.
@@ -130,10 +135,10 @@ def certify(
     Returns:
         The certificate, passed or not; errors that the artifact raises are failed checks.
     """
-    draws = Draws(np.random.default_rng(seed), input_size)
+    draws = (PixelDraws if preprocess else Draws)(np.random.default_rng(seed), input_size, pixels=pixels)
     trials = [
-        *about_batches(predict, expected, draws, batch),
-        *about_inputs(predict, expected, other_precision, draws, batch, pixels),
+        *(about_batches(predict, expected, draws, batch) if batches else ()),
+        *about_inputs(predict, expected, other_precision, draws, batch),
     ]
     if images is not None:
         trials.append(about_images(predict, expected, images, batch))
@@ -151,6 +156,7 @@ def certify(
 def certify_int8(
     predict: Predict,
     expected: Predict,
+    input_size: tuple[int, int, int],
     images: np.ndarray,
     *,
     batch: int | None = None,
@@ -165,7 +171,8 @@ def certify_int8(
     Args:
         predict: the artifact.
         expected: what it should compute, as :func:`reference` makes it.
-        images: other ones than it was calibrated on, (N, C, H, W), float32, normalised.
+        input_size: (channels, height, width).
+        images: other ones than it was calibrated on, (N, C, H, W), float32, normalised, or their pixels.
         batch: the one batch size the artifact takes, or None.
         runtime: what runs the artifact, for the record.
         seed: of the choice of images.
@@ -174,8 +181,7 @@ def certify_int8(
         The certificate, passed or not, with the agreement on all ``images``. To pass, a top class may differ
         where the winner's lead is within the tolerance; the agreement counts these too.
     """
-    channels, height, width = images.shape[1:]
-    draws = ImageDraws(np.random.default_rng(seed), (channels, height, width), images)
+    draws = ImageDraws(np.random.default_rng(seed), input_size, images)
     outputs: dict[str, np.ndarray] = {}
 
     def kept(name: str, run: Predict) -> Predict:
@@ -194,7 +200,7 @@ def certify_int8(
         reference=_REFERENCE,
         tolerance=TOLERANCE_INT8,
         seed=seed,
-        input_size=draws.size,
+        input_size=input_size,
         batch=batch,
         checks=checks,
         agreement=_agreement(outputs.get("got"), outputs.get("want")),

@@ -44,6 +44,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise ZooError(f"--breakdown, on the CPU, has no use for {option}; leave it out.")
     if args.breakdown:
         args.runtimes = args.runtimes or [next(iter(CLOCKS))]
+        if "all" in args.runtimes:
+            args.runtimes = list(CLOCKS)
         if unable := [name for name in args.runtimes if name not in CLOCKS]:
             able = " and ".join(CLOCKS)
             raise ZooError(f"--breakdown knows the clocks of {able}, not of {unable[0]}; leave it out.")

@@ -50,9 +50,8 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     if candidate.lowering == TIMM:
         raise ZooError("the parts of timm's layer are not known; give a lowering of this project.")
     batch = candidate.batch if candidate.frozen else None
-    format = runtime(candidate.runtime)
-    batch = candidate.batch if candidate.frozen else None
-    model = subjects.deployed(candidate.model, candidate.lowering, format, batch, candidate.threads)
+    deployment = runtime(candidate.runtime)
+    model = subjects.deployed(candidate.model, candidate.lowering, deployment, batch, candidate.threads)
     size = subjects.size(candidate.model)
     example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
     proto = _exported(model, example, candidate.frozen)
@@ -73,13 +72,13 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     if candidate.is_static:
         multiplies = candidate.batch * complexity(model, size).macs
         return replace(found, work={"convolution": float(multiplies)})
-    return replace(found, work=_work(model, ExportOptions(input_size=size), format, candidate.batch))
+    return replace(found, work=_work(model, ExportOptions(input_size=size), deployment, candidate.batch))
 
 
-def _work(model: nn.Module, options: ExportOptions, format: Runtime, batch: int) -> Work:
+def _work(model: nn.Module, options: ExportOptions, deployment: Runtime, batch: int) -> Work:
     """Add up the work of the dynamic layers as they are lowered."""
     total: Counter[str] = Counter()
-    for site in sites(model, options, format):
+    for site in sites(model, options, deployment):
         lowering = str(model.get_submodule(site.name).lowering)
         total.update(count(site.layer, lowering, (batch, *site.size)))
     return total

@@ -97,7 +97,10 @@ class OnnxRuntimeClock(Clock):
 
 
 class OpenVinoClock(Clock):
-    """OpenVINO's performance counters: the mean of all calls so far, in whole microseconds."""
+    """OpenVINO's performance counters: the mean of all calls so far, cut to whole microseconds.
+
+    What an operator loses by that, half a microsecond if none is shorter, counts as time between operators.
+    """
 
     def __init__(self, path: Path, threads: int, folder: Path):
         self._network = compiled(path, threads, clocked=True)

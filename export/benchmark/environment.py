@@ -43,6 +43,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def on_whole_machine(facts: Mapping[str, Any]) -> bool:
+    """Tell whether all of the machine's cores were the run's to use, where the system says so."""
+    usable = facts.get("usable_cores")  # early files do not say
+    return usable is None or usable >= facts["cores"]
+
+
 def machine(facts: Mapping[str, Any]) -> str:
     """Return the processor that ``facts`` name and its instructions: makers give several one name."""
     return f"{facts['cpu']} ({facts['isa']})"

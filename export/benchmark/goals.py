@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from export.benchmark import pages, render
-from export.benchmark.environment import machine
+from export.benchmark.environment import machine, on_whole_machine
 from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
@@ -34,8 +34,7 @@ def goals(root: Path) -> str:
     latest: dict[str, dict[Candidate, tuple[str, str, Row]]] = {}
     for path in pages.results(root).values():
         run = pages.read_today(path)
-        cores = run.environment["cores"]
-        if (run.environment["usable_cores"] or cores) < cores:  # None where the system does not say
+        if not on_whole_machine(run.environment):
             continue
         date = run.environment["date"]
         found = latest.setdefault(machine(run.environment), {})

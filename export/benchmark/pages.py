@@ -16,7 +16,7 @@ from export import cost
 from export.base import AUTO, FP32, RUNTIMES
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
-from export.benchmark.environment import machine
+from export.benchmark.environment import machine, on_whole_machine
 from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
@@ -112,11 +112,15 @@ def taxes(root: Path) -> str:
     """Return the dynamic taxes at a glance: a table for each backbone, a column for each way to deploy it.
 
     These are export's formats in fp32, not fixed to one batch size, those on a CPU first. A column is of one
-    run, so that its rows compare: of the file with the most models, the latest of those.
+    run, so that its rows compare: of the file with the most models, the latest of those. Runs held to a part
+    of their machine's cores are left out.
     """
     backbones: dict[str, dict[_Way, _Column]] = {}
     for path in results(root).values():
-        date = read(path).environment["date"]
+        environment = read(path).environment
+        if not on_whole_machine(environment):
+            continue
+        date = environment["date"]
         found: dict[tuple[str, _Way], _Column] = {}
         for row in headline(path):
             candidate = row.result.candidate
@@ -186,13 +190,13 @@ def parts(root: Path) -> str:
 
 def _parts(record: dict[str, Any]) -> str:
     header = ["model", "runtime", "batch", "threads", "ms", "over static", *_SHOWN]
-    header += ["all else", "GB/s", "GMAC/s", "of the roof", "takes most"]
+    header += ["all else", "MB", "MMAC", "GB/s", "GMAC/s", "of the roof", "at the roof", "takes most"]
     lines: list[list[str]] = []
     roofs = {threads: dict(found) for threads, found in record["ceilings"].items()}
     for threads, found in roofs.items():
         reached = [f"{found[name] / 1e9:.1f}" for name in ("read", "product")]
         name = "what torch reads and multiplies"
-        lines.append([name, "", "", threads, *[""] * (len(header) - 8), *reached, "", ""])
+        lines.append([name, "", "", threads, *[""] * (len(header) - 9), *reached, "", "", ""])
     for row in record["profiles"]:
         if ceiling := roofs.get(str(row["threads"])):
             # A runtime can multiply faster than torch does: the roof is the fastest that was seen.
@@ -208,10 +212,13 @@ def _parts(record: dict[str, Any]) -> str:
             f"{operator} {spent / seconds:.0%} ({kind})" for operator, kind, _, spent in row["operators"][:3]
         )
         cells = [f"{share / seconds:.0%}" for share in (*shown, seconds - sum(shown))]
-        rates = [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in (moved, multiplies)]
+        amounts = (moved, multiplies)
+        rates = [f"{amount / 1e6:.1f}" if amount else "" for amount in amounts]
+        rates += [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in amounts]
         ceiling = roofs.get(str(row["threads"]))
         least = ceiling and max(moved / ceiling["read"], multiplies / ceiling["product"])
         rates.append(f"{least / inside:.0%}" if least else "")
+        rates.append(f"{(seconds - inside + min(least, inside)) / twin:.2f}" if least else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
         size = [row["runtime"], str(row["batch"]), str(row["threads"])]
@@ -290,6 +297,7 @@ def _origin(record: dict[str, Any]) -> str:
     facts = [
         found["date"],
         found["cpu"],
+        None if on_whole_machine(found) else f"held to {found['usable_cores']} of {found['cores']} cores",
         found["gpu"],
         *(f"{name} {each}" for name, each in versions.items()),
     ]

@@ -54,6 +54,7 @@ class Profile:
         candidate: what ran.
         seconds: of a call, the mean over ``calls``.
         calls: how many; of those that a runtime clocks one by one, the faster half.
+        slower: how many others there were.
         parts: their seconds add up to ``seconds``, together with :attr:`between`.
         work: of the dynamic layers in a call, in the units of :data:`export.cost.WORK`.
     """
@@ -63,6 +64,7 @@ class Profile:
     calls: int
     parts: tuple[Part, ...]
     work: Work = field(default_factory=dict)
+    slower: int = 0
 
     @property
     def between(self) -> float:
@@ -112,7 +114,8 @@ def summarise(candidate: Candidate, calls: Sequence[Call], attribution: Attribut
         for (origin, op), (seconds, count) in sums.items()
     ]
     whole = sum(call.seconds for call in chosen) / len(chosen)
-    return Profile(candidate, whole, sum(call.count for call in chosen), tuple(parts))
+    count = sum(call.count for call in chosen)
+    return Profile(candidate, whole, count, tuple(parts), slower=len(calls) - len(chosen))
 
 
 def to_text(profile: Profile, twin: Profile | None = None) -> str:
@@ -124,9 +127,10 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
     """
     candidate, whole = profile.candidate, profile.seconds
     kinds, others = profile.by_kind(), twin.by_kind() if twin else {}
+    left_out = f", the fastest of {profile.calls + profile.slower}" if profile.slower else ""
     head = (
         f"{candidate.label}, {candidate.where}, batch {candidate.batch}, {threads_of(candidate.threads)}: "
-        f"{whole * 1e3:.2f} ms a call while profiled (the mean of {profile.calls} calls)"
+        f"{whole * 1e3:.2f} ms a call while profiled (the mean of {profile.calls} calls{left_out})"
     )
     by_kind = [
         (kind, _ms(seconds), _share(seconds, whole), _ms(others.get(kind, 0.0)) if twin else "", meaning)

@@ -80,13 +80,89 @@ def test_another_normalisation_fails_the_certificate(model, tmp_path, monkeypatc
     inner = OnnxRuntime.export
 
     def wrong(self, network, path, options):
-        network.shift.add_(0.05)
+        if options.preprocess:
+            network.shift.add_(0.05)
         inner(self, network, path, options)
 
     monkeypatch.setattr(OnnxRuntime, "export", wrong)
     with pytest.raises(_flow.CertificateError):
         export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE, preprocess=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_network_passes_with_its_own_ends_first(model, tmp_path, monkeypatch):
+    """A softmax near one hides what is wrong with logits: here by a twentieth."""
+    with torch.no_grad():
+        model[-1].weight.mul_(3000)
+    inner = OnnxRuntime.export
+
+    def wrong(self, network, path, options):
+        linear = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+        linear.weight.mul_(1.05)
+        inner(self, network, path, options)
+        linear.weight.div_(1.05)
+
+    monkeypatch.setattr(OnnxRuntime, "export", wrong)
+    with pytest.raises(_flow.CertificateError) as caught:
+        export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE, preprocess=True)
+    assert len(caught.value.certificate.failures) > 10
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_the_record_has_every_step(dtype, model, tmp_path):
+    path = tmp_path / "net.onnx"
+    export.onnx.export(model, path, input_size=SIZE, dtype=dtype, preprocess=True)
+    record = json.loads(_flow.certificate_path(path).read_text("utf-8"))
+    assert [key for key in record if key.startswith("in_")] == list(dict.fromkeys(["in_fp32", f"in_{dtype}"]))
+    names = [check["name"] for check in record["checks"]]
+    assert "memory order NCHW" in names
+    assert "all white" in names
+    assert not any("magnitude" in name for name in names)
+    assert "magnitude 10" in [check["name"] for check in record["in_fp32"]["checks"]]
+
+
+def test_the_artifact_sees_every_layout_of_pixels(model, tmp_path, monkeypatch):
+    seen = []
+    inner = OnnxRuntime.load
+
+    def watched(self, path, *args):
+        predict = inner(self, path, *args)
+        return lambda images: seen.append((images.dtype, images.strides)) or predict(images)
+
+    monkeypatch.setattr(OnnxRuntime, "load", watched)
+    export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE, preprocess=True)
+    layouts = {strides for dtype, strides in seen if dtype == np.uint8}
+    height, width, channels = 12, 10, 3
+    image = height * width * channels
+    assert (image, width * channels, channels, 1) in layouts
+    assert (image, width, 1, height * width) in layouts
+    assert (2 * image, width * channels, channels, 1) in layouts
+
+
+def test_the_model_given_keeps_its_modes(model, tmp_path):
+    model.train()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE, preprocess=True)
+    assert [module.training for module in model.modules()] == before
+    PixelEnds(MEAN, STD).around(model)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_one_output_has_no_probabilities(small, tmp_path):
+    model = nn.Sequential(*small("kw")[:-1], nn.Linear(small("kw")[-1].in_features, 1)).eval()
+    model.pretrained_cfg = {"mean": MEAN, "std": STD}
+    with pytest.raises(ZooError, match="has one output, and the softmax of one is 1 whatever the image"):
+        export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE, preprocess=True)
+    assert export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE).passed
+
+
+def test_the_command_makes_it(tmp_path, capsys):
+    path = tmp_path / "net.onnx"
+    words = ["--model", "resnet10_fgk", "--no-pretrained", "--preprocess", "--output", str(path)]
+    assert export.onnx.main(words) == 0
+    assert "taking pixels" in capsys.readouterr().out
+    assert runtime("onnx").load(path)(np.zeros((2, 32, 32, 3), np.uint8)).sum() == pytest.approx(2, abs=1e-5)
 
 
 def test_int8_sees_its_ranges_on_pixels(small, tmp_path):
@@ -121,7 +197,9 @@ def test_pixels_survive_their_normalisation():
     assert end.given(10 * images).min() == 0
 
 
-@pytest.mark.parametrize("config", [{}, {"mean": MEAN}, {"mean": MEAN[:1], "std": STD[:1]}])
+@pytest.mark.parametrize(
+    "config", [{}, {"mean": MEAN}, {"mean": MEAN[:1], "std": STD[:1]}, {"mean": 0.5, "std": 0.5}]
+)
 def test_a_model_that_does_not_say_how_is_refused(config, small, tmp_path):
     model = small("kw")
     model.pretrained_cfg = config
@@ -130,8 +208,21 @@ def test_a_model_that_does_not_say_how_is_refused(config, small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [({}, "float32 NCHW"), ({"mean": MEAN, "std": STD}, "float32 NCHW, normalised by mean and std")],
+)
+def test_metadata_speaks_of_what_is_known(config, said, small, tmp_path):
+    model = small("kw")
+    model.pretrained_cfg = config
+    export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE)
+    stored = runtime("onnx").metadata(tmp_path / "net.onnx")
+    assert stored["input"] == said
+    assert ("mean" in stored) == ("std" in stored) == bool(config)
+
+
 def test_without_it_nothing_stands_at_the_ends():
     model = nn.Flatten()
-    end = ends(model, ExportOptions(input_size=SIZE))
-    assert type(end) is Ends
+    plain, end = ends(model, ExportOptions(input_size=SIZE), 1)
+    assert plain == end == Ends()
     assert end.around(model) is model

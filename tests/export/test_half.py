@@ -17,6 +17,7 @@ from export.certificate import CertificateError
 from export.half import in_half
 from export.onnx import OnnxRuntime
 from export.parity import TOLERANCE_FP16, certify, prepared, reference
+from zoo.errors import ZooError
 from zoo.layers import FAMILIES, DotProductConv2d, settle
 
 SIZE = (3, 12, 10)
@@ -44,7 +45,11 @@ def test_certified_after_it_passed_in_fp32(family, format_name, small, tmp_path)
     assert certificate.passed
     assert certificate.tolerance == TOLERANCE_FP16
     assert certificate.max_rel > 1e-4  # half precision all through is not to be had for less
-    assert certificate.checks[-1].name == "computed in fp16 by torch"
+    in_torch = [
+        check.name for check in certificate.checks if check.name.endswith(", computed in fp16 by torch")
+    ]
+    assert len(in_torch) == 6
+    assert "darkest and brightest pixels, computed in fp16 by torch" in in_torch
     record = json.loads(_flow.certificate_path(path).read_text("utf-8"))
     assert record["in_fp32"]["passed"]
     assert record["in_fp32"]["tolerance"] == 1e-4
@@ -135,6 +140,42 @@ def test_an_overflow_is_found_that_a_cpu_would_not_meet(tmp_path):
     options = ExportOptions(input_size=SIZE, dtype="fp16")
     with pytest.raises(CertificateError, match="in fp16 by torch"):
         _flow.export(OnnxRuntime(), model, tmp_path / "half.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overflow_on_one_bright_image_is_found_whatever_the_runtime_computes_in(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    edges = nn.Conv2d(3, 8, 3, padding=1)
+    quiet = FAMILIES["kw"](8, 7, 3)
+    with torch.no_grad():
+        edges.weight.fill_(400.0)  # 27 values of 2 come to 21,600, of 10 to beyond 65,504
+        edges.bias.zero_()
+        quiet.weight.mul_(1e-3)
+        quiet.reduce.weight.mul_(1e-5)
+    model = nn.Sequential(edges, nn.ReLU(), quiet, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    images = np.random.default_rng(0).uniform(-1, 1, (32, *SIZE)).astype(np.float32)
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, path, *args: reference(model))
+    options = ExportOptions(input_size=SIZE, dtype="fp16")
+    assert _flow.export(OnnxRuntime(), model, tmp_path / "half.onnx", options, images).passed
+    images[20] = 10
+    with pytest.raises(CertificateError, match="real images, computed in fp16 by torch"):
+        _flow.export(OnnxRuntime(), model, tmp_path / "bright.onnx", options, images)
+
+
+def test_an_operator_that_torch_lacks_in_half_is_named(small, tmp_path):
+    class Normalised(nn.Module):
+        def forward(self, x):
+            return nn.functional.local_response_norm(x, 2)
+
+    model = nn.Sequential(Normalised(), *small("kw")).eval()
+    try:
+        model.half()(torch.zeros(1, *SIZE).half())
+    except RuntimeError:
+        model.float()
+    else:
+        pytest.skip("this torch has the operator")
+    with pytest.raises(ZooError, match=r"fp16 cannot be certified: .*; export it in fp32"):
+        export.onnx.export(model, tmp_path / "half.onnx", input_size=SIZE, dtype="fp16")
     assert list(tmp_path.iterdir()) == []
 
 

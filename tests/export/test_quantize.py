@@ -126,7 +126,7 @@ def test_the_agreement_counts_narrow_winners_too(images):
         return outputs
 
     level = np.sort(images[:, 0, 0, 0])[47]
-    certificate = certify_int8(swapped, expected, images)
+    certificate = certify_int8(swapped, expected, SIZE, images)
     assert certificate.passed
     assert {check.top1 for check in certificate.checks} == {1.0}
     assert certificate.agreement == 0.75
@@ -135,7 +135,9 @@ def test_the_agreement_counts_narrow_winners_too(images):
 
 
 def test_what_cannot_be_compared_has_no_agreement(images):
-    certificate = certify_int8(lambda batch: np.full((len(batch), 3), np.nan), lambda batch: batch, images)
+    certificate = certify_int8(
+        lambda batch: np.full((len(batch), 3), np.nan), lambda batch: batch, SIZE, images
+    )
     assert not certificate.passed
     assert certificate.agreement is None
     assert json.loads(certificate.to_json())["agreement"] is None

@@ -387,6 +387,34 @@ def test_constrained_logits_are_small_and_small_ones_stay(groups: int) -> None:
     assert settle(conv).bounded
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_context_is_kept_where_a_tanh_has_slope(groups: int) -> None:
+    conv = FAMILIES["dpk"](4, 8, 3, groups=groups).eval()
+    before = {name: value.clone() for name, value in conv.reduce.named_parameters()}
+    constrain(nn.Sequential(conv))
+    assert all(torch.equal(value, before[name]) for name, value in conv.reduce.named_parameters())
+    with torch.no_grad():
+        conv.reduce.weight[1:] *= 1e3
+        conv.reduce.bias[2] = -7
+    constrain(nn.Sequential(conv))
+    assert torch.equal(conv.reduce.weight[0], before["weight"][0])
+    assert conv.reduce.bias.tolist() == [1, 1, -1, *[1] * 5]
+    norms = conv.reduce.weight[1:].norm(dim=1) * 4**0.5
+    torch.testing.assert_close(norms, torch.full_like(norms, conv.longest_reduce))
+    torch.testing.assert_close(F.normalize(conv.reduce.weight), F.normalize(before["weight"]))
+    slopes = 1 - conv.reduce(torch.full((1, 4), 0.5)).tanh() ** 2
+    assert float(slopes.min().detach()) > 0.03
+
+
+@pytest.mark.parametrize("channels", [16, 256])
+def test_fresh_layers_are_within_their_bounds(channels: int) -> None:
+    torch.manual_seed(0)
+    conv = FAMILIES["dpk"](channels, channels, 3)
+    before = copy.deepcopy(conv.state_dict())
+    constrain(nn.Sequential(conv))
+    assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())
+
+
 def test_a_bank_of_one_kernel_settles() -> None:
     conv = FAMILIES["dpk"](4, 6, 3, bank_size=1).eval()
     x = torch.randn(2, 4, 6, 6)

@@ -46,9 +46,11 @@ class DotProductConv2d(DynamicConv2d):
     # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
     # hundredths, queries and keys of unit variance would stay where they started.
     lr_scales: ClassVar[dict[str, float]] = {"keys": 20.0, "in_queries": 20.0, "out_queries": 20.0}
-    # Exponentials overflow at 88. Half of that leaves room for averaged weights, whose bound nothing keeps;
-    # trained weights clipped to it kept their accuracy.
-    largest_logit: ClassVar[float] = 40.0
+    # Kept by training. Exponentials overflow at 88, but attention stops learning long before: with logits of
+    # up to 40 pairs of channels gave nine tenths of it to one kernel, and the tanh came to 1 whatever the
+    # image. A context's numbers are about a half, all of one sign: rows no longer than this leave it a slope.
+    largest_logit: ClassVar[float] = 16.0
+    longest_reduce: ClassVar[float] = 2.5  # times the root of I
     sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
     key_dim: int
@@ -139,7 +141,14 @@ class DotProductConv2d(DynamicConv2d):
     @torch.jit.unused
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Shorten in-queries until no logit can lie more than ``largest_logit`` from the first key's."""
+        """Shorten what would saturate the softmax or the tanh.
+
+        In-queries, until no logit can lie more than ``largest_logit`` from the first key's, and rows of
+        ``reduce``, whose bias is kept within 1.
+        """
+        norms = self.reduce.weight.norm(dim=1, keepdim=True) * self.in_channels**0.5
+        self.reduce.weight.mul_(self.longest_reduce / norms.clamp(min=self.longest_reduce))
+        self.reduce.bias.clamp_(-1, 1)
         if self.bank_size > 1:
             share = self.largest_logit / self._bounds().amax(dim=0).clamp(min=self.largest_logit)
             self.in_queries.mul_(share.unsqueeze(1))

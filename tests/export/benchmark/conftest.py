@@ -98,7 +98,7 @@ def make_run() -> Callable[..., Run]:
                     candidate, nanoseconds, beside, {"unfold": 8}, 1_500_000, 2_000_000, top1, True, 3_000_000
                 )
             )
-        facts = dict.fromkeys(FACTS) | {"date": "2026-11-21", "cpu": "a CPU", "cores": 4, "load": 0.5}
+        facts = dict.fromkeys(FACTS) | {"date": "2026-11-21", "cpu": "a CPU", "cores": 2, "load": 0.5}
         facts |= {"isa": "AVX2", "usable_cores": 2, "os": "Linux", "python": "3.12"}
         facts["versions"] = {"torch": "2.15.0", "openvino": None}
         return Run(tuple(results), facts, {"rounds": rounds}, ("skipped eager on cuda: there is none",))

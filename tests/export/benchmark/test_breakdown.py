@@ -1,11 +1,14 @@
 import dataclasses
 from collections import Counter
+from datetime import timedelta
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 
 from export.base import ExportOptions
-from export.benchmark import profile
+from export.benchmark import clocks, profile
 from export.benchmark.attribution import (
     BETWEEN,
     CONTEXT,
@@ -42,8 +45,8 @@ def test_all_time_has_a_place(model, lowering, runtime, subjects):
     assert sum(sum(parts.values()) for parts in found.by_layer().values()) == pytest.approx(
         found.seconds - kinds[BETWEEN]
     )
+    assert min(kinds.values()) >= 0  # so no operator's clock runs past the call's
     inside = found.seconds - kinds.pop(BETWEEN)  # which a busy machine makes as long as it likes
-    assert min(kinds.values()) >= 0
     assert kinds[UNATTRIBUTED] < 0.2 * inside
     assert kinds[STATIC_CONVOLUTION] > 0
     assert kinds[REST] > 0
@@ -92,10 +95,47 @@ def test_the_faster_half_of_the_calls_is_added_up():
     """The operator a takes half of each call."""
     ran = [Call(length, (Clocked("a", "FusedGemm", "Gemm", length / 2),)) for length in (100, 400, 200, 800)]
     found = summarise(Candidate("benchnet_kw"), ran, Known())
-    assert found.calls == 2
+    assert (found.calls, found.slower) == (2, 2)
+    assert "(the mean of 2 calls, the fastest of 4)" in profile.to_text(found)
     assert found.seconds == pytest.approx(150)
     assert found.parts == (Part(Origin("a", FACTORS, "Gemm"), "FusedGemm", pytest.approx(75), 1),)
     assert found.between == pytest.approx(75)
+
+
+class Counted:
+    """Stands in for a request of OpenVINO: each call takes longer, and counters are means of all so far."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def infer(self, inputs, share_inputs):
+        self.calls += 1
+        return [np.zeros((1, 10), np.float32)]
+
+    @property
+    def latency(self):
+        return 1000 * self.calls  # in ms
+
+    @property
+    def profiling_info(self):
+        mean = (self.calls + 1) / 2  # of 1 s, 2 s, ...
+        taken = {"conv": ("Convolution", 0.5 * mean), "gone": ("Multiply", 0.0)}
+        return [
+            SimpleNamespace(node_name=name, node_type=op, real_time=timedelta(seconds=seconds))
+            for name, (op, seconds) in taken.items()
+        ]
+
+
+def test_counters_of_openvino_are_taken_apart_by_call(monkeypatch, tmp_path):
+    network = SimpleNamespace(create_infer_request=Counted)
+    monkeypatch.setattr(clocks, "compiled", lambda path, threads, clocked: network)
+    clock = clocks.OpenVinoClock(tmp_path, 1, tmp_path)
+    for _ in range(5):
+        clock.run(np.zeros((1, 3, 8, 8), np.float32))
+    (call,) = clock.stop(3)
+    assert call.count == 3
+    assert call.seconds == pytest.approx(4)  # the mean of 3, 4 and 5 s
+    assert call.operators == (Clocked("conv", "Convolution", "Conv", pytest.approx(2)),)
 
 
 def test_events_of_onnxruntime_are_calls_in_their_order():
@@ -127,6 +167,7 @@ def test_the_text_sets_a_model_beside_its_twin():
         kw.twin, 4e-3, 5, (Part(Origin("stage.conv1", STATIC_CONVOLUTION, "Conv"), "Conv", 4e-3, 1),)
     )
     text = profile.to_text(Profile(kw, 10e-3, 5, parts), twin)
+    assert "(the mean of 5 calls)" in text
     lines = [line.split() for line in text.splitlines()]
     assert lines[0][:2] == ["benchnet_kw,", "onnx,"]
     assert ["factors", "3.000", "30.0%"] in [line[:3] for line in lines]

@@ -1,25 +1,11 @@
 """The table of goals, made of runs alone."""
 
-import pytest
-
 from export.benchmark.goals import goals
 from export.benchmark.plan import Candidate
 
 KW = Candidate("resnet18_kw", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
 SE = Candidate("resnet18_se", batch=8)
-
-
-@pytest.fixture
-def make_run(make_run):
-    """Return ``make_run`` for runs that had the whole machine."""
-
-    def made(*args, **options):
-        run = make_run(*args, **options)
-        run.environment["cores"] = run.environment["usable_cores"]
-        return run
-
-    return made
 
 
 def cells(line):

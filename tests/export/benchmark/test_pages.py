@@ -20,6 +20,8 @@ SE = Candidate("resnet18_se", batch=8)
 ORIGIN = {
     "date": "2026-01-01",
     "cpu": "one",
+    "cores": 2,
+    "usable_cores": 2,
     "gpu": None,
     "versions": {"torch": "2.0", "onnx": None},
     "commit": "abc",
@@ -127,6 +129,16 @@ def test_of_two_files_with_as_many_models_the_later_counts(checkout, make_run):
         (checkout / f"benchmarks/{name}.json").write_text(run.to_json())
     assert "`benchmarks/a.json`" in pages.taxes(checkout)
     assert "| `resnet18_kw` | 4.0" in pages.taxes(checkout)
+
+
+def test_a_run_on_some_of_the_cores_is_not_at_a_glance(checkout, make_run):
+    whole, part = make_run({KW: 1.5}), make_run({KW: 4.0})
+    whole.environment.update(cores=2, usable_cores=2, date="2026-11-22")
+    part.environment.update(cores=2, usable_cores=1, date="2026-11-23")
+    for name, run in (("cpu", whole), ("part", part)):
+        (checkout / f"benchmarks/{name}.json").write_text(run.to_json())
+    assert "`benchmarks/cpu.json`" in pages.taxes(checkout)
+    assert "part.json" not in pages.taxes(checkout)
 
 
 def test_a_backbone_has_a_table_of_its_own(checkout, make_run):
@@ -239,6 +251,10 @@ def profiled(tmp_path):
 def test_the_page_says_where_the_time_goes(profiled):
     *table, _, origin = pages.parts(profiled).splitlines()
     assert origin == "Measured 2026-01-01, one, torch 2.0; commit abc."
+    path = profiled / "benchmarks/breakdown/cpu.json"
+    assert '"usable_cores": 2' in path.read_text()
+    path.write_text(path.read_text().replace('"usable_cores": 2', '"usable_cores": 1'))
+    assert "one, held to 1 of 2 cores, torch 2.0;" in pages.parts(profiled)
     rows = [line.strip("| ").split(" | ") for line in table]
     assert rows[0][:6] == ["model", "runtime", "batch", "threads", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
@@ -257,14 +273,17 @@ def test_the_page_says_where_the_time_goes(profiled):
         "0%",
         "0%",
         "25%",
+        "6.0",
+        "12.0",
         "1.0",
         "2.0",
         "8%",
+        "1.24",
         most,
     ]
     assert rows[3][:6] == ["`resnet18_static`", "onnx", "8", "1", "2.0", "1.00"]
     assert [cell.strip() for cell in rows[2][:4]] == ["what torch reads and multiplies", "", "", "1"]
-    assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]
+    assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]  # the rest is empty
 
 
 def test_records_of_another_version_are_refused(profiled):
