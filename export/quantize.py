@@ -39,7 +39,7 @@ def quantize(path: Path, name: str, images: np.ndarray, batch: int | None = None
     Args:
         path: of the file.
         name: of its input.
-        images: to see the ranges on, (N, C, H, W), float32, normalised as the model wants them.
+        images: to see the ranges on, as the file takes them.
         batch: the one batch size of the file, or None for any.
 
     Returns:

@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
@@ -13,7 +11,9 @@ from zoo.training.recipe import Recipe
 
 class _Layer(nn.Module):
     no_weight_decay_names = ("bank",)
-    lr_scales: ClassVar = {"mix": 3.0}
+
+    def lr_scales(self) -> dict[str, float]:
+        return {"mix": 3.0}
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,10 +56,17 @@ def test_rates_follow_their_scale_through_a_schedule() -> None:
         assert rates == pytest.approx(dict.fromkeys(rates, rate))
 
 
-def test_what_dpk_attends_with_learns_faster() -> None:
-    scales = lr_scales(zoo.create_model("mobilenetv3_small_100_dpk"))
-    assert {name.rpartition(".")[2] for name in scales} == {"keys", "in_queries", "out_queries"}
-    assert min(scales.values()) > 1
+def test_what_dpk_attends_with_learns_faster_and_its_contexts_slower() -> None:
+    model = zoo.create_model("mobilenetv3_small_100_dpk")
+    scales = lr_scales(model)
+    slow = {name: scale for name, scale in scales.items() if name.endswith("reduce.weight")}
+    fast = {name: scale for name, scale in scales.items() if name not in slow}
+    assert {name.rpartition(".")[2] for name in fast} == {"keys", "in_queries", "out_queries"}
+    assert min(fast.values()) > 1
+    assert len(slow) == len(fast) / 3
+    for name, scale in slow.items():
+        # A step of a whole row moves its product with a context by the same, however many channels that has.
+        assert scale * model.get_parameter(name).shape[1] == pytest.approx(8)
     assert lr_scales(zoo.create_model("mobilenetv3_small_100_static")) == {}
 
 

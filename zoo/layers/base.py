@@ -48,8 +48,6 @@ class DynamicConv2d(nn.Module):
     sizes: ClassVar[dict[str, int | str]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
-    #: How many times a recipe's learning rate parameters learn at, by their names; 1 where there is no entry.
-    lr_scales: ClassVar[dict[str, float]] = {}
     __constants__: tuple[str, ...] = ("sample_factor",)
 
     #: M, the length of the axis that the two factors share.
@@ -126,6 +124,11 @@ class DynamicConv2d(nn.Module):
             like: device and dtype, to pass on.
         """
         raise NotImplementedError
+
+    @torch.jit.unused
+    def lr_scales(self) -> dict[str, float]:
+        """Return how many times a recipe's learning rate parameters learn at, by name, where it is not 1."""
+        return {}
 
     @torch.jit.unused
     def reset_parameters(self) -> None:

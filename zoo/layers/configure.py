@@ -102,7 +102,7 @@ def lr_scales(model: nn.Module) -> dict[str, float]:
     return {
         f"{prefix}.{name}".lstrip("."): scale
         for prefix, module in model.named_modules()
-        for name, scale in getattr(module, "lr_scales", {}).items()
+        for name, scale in getattr(module, "lr_scales", dict)().items()
     }
 
 

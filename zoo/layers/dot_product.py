@@ -43,9 +43,6 @@ class DotProductConv2d(DynamicConv2d):
     sample_factor = "mixing"
     slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
-    # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
-    # hundredths, queries and keys of unit variance would stay where they started.
-    lr_scales: ClassVar[dict[str, float]] = {"keys": 20.0, "in_queries": 20.0, "out_queries": 20.0}
     # Kept by training. Exponentials overflow at 88, but attention stops learning long before: with logits of
     # up to 40 pairs of channels gave nine tenths of it to one kernel, and the tanh came to 1 whatever the
     # image. A context's numbers are about a half, all of one sign: rows no longer than this leave it a slope.
@@ -68,6 +65,18 @@ class DotProductConv2d(DynamicConv2d):
         self.in_queries = nn.Parameter(torch.empty(per_group, self.key_dim, **like))
         self.out_queries = nn.Parameter(torch.empty(self.out_channels, self.key_dim, **like))
         self.reduce = nn.Linear(self.in_channels, self.key_dim, **like)
+
+    @torch.jit.unused
+    def lr_scales(self) -> dict[str, float]:
+        """Let queries and keys learn faster, and what reduces the context slower.
+
+        Adam's steps are as long whatever the parameter. At a rate that suits kernels, whose numbers are some
+        hundredths, queries and keys of unit variance would stay where they started; and as a context has no
+        negative numbers, a step of a whole row moves its product by I times as much, noise that the network
+        escapes by saturating the tanh.
+        """
+        queries = dict.fromkeys(("keys", "in_queries", "out_queries"), 20.0)
+        return {**queries, "reduce.weight": min(1.0, 8 / self.in_channels)}
 
     def reset_parameters(self) -> None:
         """Start with logits of unit variance, a bank without a common kernel, and He's variance."""

@@ -34,9 +34,6 @@ class KernelWeightedConv2d(DynamicConv2d):
     sample_factor = "mixing"
     identity_basis = True
     no_weight_decay_names = ("vectors",)
-    # Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
-    # hundredths, gates that start at 1/2 would stay there.
-    lr_scales: ClassVar[dict[str, float]] = {"vectors": 5.0}
     sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 4}
     vector_dim: int
 
@@ -48,6 +45,15 @@ class KernelWeightedConv2d(DynamicConv2d):
         self.weight = nn.Parameter(torch.empty(self.out_channels, self.terms, per_group, **like))
         self.vectors = nn.Parameter(torch.empty(self.out_channels, per_group, self.vector_dim, **like))
         self.reduce = nn.Linear(self.in_channels, self.vector_dim, **like)
+
+    @torch.jit.unused
+    def lr_scales(self) -> dict[str, float]:
+        """Let the vectors learn faster.
+
+        Adam's steps are as long whatever the parameter: at a rate that suits kernels, whose numbers are some
+        hundredths, gates that start at 1/2 would stay there.
+        """
+        return {"vectors": 5.0}
 
     def reset_parameters(self) -> None:
         """Start with gates near 1/2 and kernels of He's variance."""
