@@ -126,7 +126,7 @@ def certify(
         images: real ones, (N, C, H, W), float32, normalised as the model wants them, or their pixels.
         pixels: the least and the greatest normalised pixel of each channel, (C,) each; None means -1 and 1.
         preprocess: whether the artifact takes pixels (N, H, W, C), uint8. A softmax at its end can hide what
-            is wrong before it: let the same network without that pass first.
+            is wrong before it, and magnify it: let the same network without that pass first.
         batches: whether to ask about batch sizes, and about samples that share a batch.
         runtime: what runs the artifact, for the record.
         tolerance: largest relative error that passes.
@@ -135,7 +135,8 @@ def certify(
     Returns:
         The certificate, passed or not; errors that the artifact raises are failed checks.
     """
-    draws = (PixelDraws if preprocess else Draws)(np.random.default_rng(seed), input_size, pixels=pixels)
+    random = np.random.default_rng(seed)
+    draws = PixelDraws(random, input_size) if preprocess else Draws(random, input_size, pixels=pixels)
     trials = [
         *(about_batches(predict, expected, draws, batch) if batches else ()),
         *about_inputs(predict, expected, other_precision, draws, batch),

@@ -391,7 +391,7 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
     def rank(path: Path) -> tuple[int, str]:
         return pages.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
 
-    for path in sorted(pages.results(root).values(), key=rank):
+    for path in sorted(pages.on_whole_machines(root), key=rank):
         where = machine(read(path).environment)
         for row in pages.headline(path):
             it = row.result.candidate

@@ -99,7 +99,7 @@ class OnnxRuntimeClock(Clock):
 class OpenVinoClock(Clock):
     """OpenVINO's performance counters: the mean of all calls so far, cut to whole microseconds.
 
-    What an operator loses by that, half a microsecond if none is shorter, counts as time between operators.
+    What operators lose by that, half a microsecond each on average, counts as time between them.
     """
 
     def __init__(self, path: Path, threads: int, folder: Path):

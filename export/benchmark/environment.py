@@ -45,8 +45,8 @@ def environment() -> dict[str, Any]:
 
 def on_whole_machine(facts: Mapping[str, Any]) -> bool:
     """Tell whether all of the machine's cores were the run's to use, where the system says so."""
-    usable = facts.get("usable_cores")  # early files do not say
-    return usable is None or usable >= facts["cores"]
+    usable, cores = facts.get("usable_cores"), facts.get("cores")  # early files do not say
+    return usable is None or cores is None or usable >= cores
 
 
 def machine(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from export.benchmark import pages, render
-from export.benchmark.environment import machine, on_whole_machine
+from export.benchmark.environment import machine
 from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
@@ -32,10 +32,8 @@ def goals(root: Path) -> str:
     the latest file has it. Runs held to a part of their machine's cores do not count: others had the rest.
     """
     latest: dict[str, dict[Candidate, tuple[str, str, Row]]] = {}
-    for path in pages.results(root).values():
+    for path in pages.on_whole_machines(root):
         run = pages.read_today(path)
-        if not on_whole_machine(run.environment):
-            continue
         date = run.environment["date"]
         found = latest.setdefault(machine(run.environment), {})
         for row in render.rows(run):

@@ -108,6 +108,12 @@ class _Column(NamedTuple):
         return len(self.rows), self.date
 
 
+def on_whole_machines(root: Path) -> list[Path]:
+    """Return the files of runs that had all of their machine's cores, or all files if none had."""
+    paths = list(results(root).values())
+    return [path for path in paths if on_whole_machine(read(path).environment)] or paths
+
+
 def taxes(root: Path) -> str:
     """Return the dynamic taxes at a glance: a table for each backbone, a column for each way to deploy it.
 
@@ -116,11 +122,8 @@ def taxes(root: Path) -> str:
     of their machine's cores are left out.
     """
     backbones: dict[str, dict[_Way, _Column]] = {}
-    for path in results(root).values():
-        environment = read(path).environment
-        if not on_whole_machine(environment):
-            continue
-        date = environment["date"]
+    for path in on_whole_machines(root):
+        date = read(path).environment["date"]
         found: dict[tuple[str, _Way], _Column] = {}
         for row in headline(path):
             candidate = row.result.candidate

@@ -12,6 +12,7 @@ from torch import nn
 import export.onnx
 import export.torchscript
 from export import _flow
+from export._trials import PixelDraws
 from export.base import RUNTIMES, ExportOptions, runtime
 from export.ends import Ends, PixelEnds, ends
 from export.onnx import OnnxRuntime
@@ -174,6 +175,9 @@ def test_int8_sees_its_ranges_on_pixels(small, tmp_path):
         model, tmp_path / "net.onnx", input_size=SIZE, images=images, dtype="int8", preprocess=True
     )
     assert certificate.agreement > 0.7
+    record = json.loads(_flow.certificate_path(tmp_path / "net.onnx").read_text("utf-8"))
+    assert [key for key in record if key.startswith("in_")] == ["in_fp32", "in_int8"]
+    assert record["in_int8"]["tolerance"] == record["tolerance"] == 0.25
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
 
 
@@ -185,6 +189,40 @@ def test_what_is_tuned_has_the_ends_of_the_model(model, tmp_path):
     )
     assert certificate.passed
     assert runtime("torchscript").load(path)(pixels(2)).shape == (2, 7)
+
+
+def test_black_and_white_are_as_far_as_normalised_pixels_go():
+    low, high = PixelEnds(MEAN, STD).pixels
+    assert low == pytest.approx([-0.5 / 0.2, -0.4 / 0.25, -0.3 / 0.3])
+    assert high == pytest.approx([0.5 / 0.2, 0.6 / 0.25, 0.7 / 0.3])
+    assert Ends().pixels is None
+
+
+def test_the_extremes_of_a_certificate_are_those_of_its_pixels(model, tmp_path, monkeypatch):
+    seen = []
+    inner = OnnxRuntime.load
+
+    def watched(self, path, *args):
+        predict = inner(self, path, *args)
+        return lambda images: seen.append(images) or predict(images)
+
+    monkeypatch.setattr(OnnxRuntime, "load", watched)
+    export.onnx.export(model, tmp_path / "net.onnx", input_size=SIZE)
+    two_valued = [images for images in seen if len(np.unique(images[:, 0])) == 2]
+    low, high = PixelEnds(MEAN, STD).pixels
+    assert any(
+        np.allclose(images.min(axis=(0, 2, 3)), low) and np.allclose(images.max(axis=(0, 2, 3)), high)
+        for images in two_valued
+    )
+
+
+def test_pixels_that_share_a_batch_are_unlike():
+    """So that a context which leaks from one to the next is seen."""
+    images = PixelDraws(np.random.default_rng(0), (3, 32, 32)).unlike(16)
+    assert images.dtype == np.uint8
+    contrast, brightness = images.std(axis=(1, 2, 3)), images.mean(axis=(1, 2, 3))
+    assert contrast.max() > 3 * contrast.min()
+    assert np.ptp(brightness) > 30
 
 
 def test_pixels_survive_their_normalisation():

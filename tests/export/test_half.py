@@ -169,9 +169,9 @@ def test_an_operator_that_torch_lacks_in_half_is_named(small, tmp_path):
 
     model = nn.Sequential(Normalised(), *small("kw")).eval()
     try:
-        model.half()(torch.zeros(1, *SIZE).half())
+        Normalised()(torch.zeros(1, *SIZE).half())
     except RuntimeError:
-        model.float()
+        pass
     else:
         pytest.skip("this torch has the operator")
     with pytest.raises(ZooError, match=r"fp16 cannot be certified: .*; export it in fp32"):

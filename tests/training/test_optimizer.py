@@ -4,7 +4,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 import zoo
-from zoo.layers import lr_scales
+from zoo.layers import FAMILIES, lr_scales
 from zoo.training.optimizer import make_optimizer
 from zoo.training.recipe import Recipe
 
@@ -67,6 +67,7 @@ def test_what_dpk_attends_with_learns_faster_and_its_contexts_slower() -> None:
     for name, scale in slow.items():
         # A step of a whole row moves its product with a context by the same, however many channels that has.
         assert scale * model.get_parameter(name).shape[1] == pytest.approx(8)
+    assert FAMILIES["dpk"](3, 4, 3).lr_scales()["reduce.weight"] == 1, "none learns them faster"
     assert lr_scales(zoo.create_model("mobilenetv3_small_100_static")) == {}
 
 

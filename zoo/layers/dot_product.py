@@ -43,11 +43,11 @@ class DotProductConv2d(DynamicConv2d):
     sample_factor = "mixing"
     slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
-    # Kept by training. Exponentials overflow at 88, but attention stops learning long before: with logits of
-    # up to 40 pairs of channels gave nine tenths of it to one kernel, and the tanh came to 1 whatever the
-    # image. A context's numbers are about a half, all of one sign: rows no longer than this leave it a slope.
+    # Kept by training. Exponentials overflow at 88, but attention stops learning long before: if logits may
+    # come to 40, a pair of channels gives nine tenths of it to one kernel, and the tanh is 1 whatever the
+    # image. A context's numbers are about a half, all of one sign: short rows leave the tanh a slope.
     largest_logit: ClassVar[float] = 16.0
-    longest_reduce: ClassVar[float] = 2.5  # times the root of I
+    longest_reduce: ClassVar[float] = 2.5  # a row's length times the root of I
     sizes: ClassVar[dict[str, int | str]] = {"bank_size": 4, "key_dim": 8}
     bank_size: int
     key_dim: int

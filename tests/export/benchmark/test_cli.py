@@ -6,6 +6,7 @@ import torch
 from export.benchmark.arguments import parse
 from export.benchmark.ceilings import ceilings
 from export.benchmark.cli import main
+from export.benchmark.clocks import CLOCKS
 from export.benchmark.engines import ENGINES
 from export.benchmark.subjects import Subjects
 from zoo.cli import run
@@ -83,6 +84,11 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
     ):
         assert words in printed
     assert (tmp_path / "breakdown.txt").read_text().count("kind") == 4
+
+
+def test_all_runtimes_of_a_breakdown_are_those_with_clocks():
+    args = parse(["--breakdown", "benchnet_dpk", "--runtimes", "all"])
+    assert args.runtimes == list(CLOCKS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from export import cost
 from export.benchmark import pages, plot, profile, render
 from export.benchmark.attribution import CONVOLUTION, FACTORS, REST, STATIC_CONVOLUTION, Origin
+from export.benchmark.environment import on_whole_machine
 from export.benchmark.plan import Candidate
 from export.benchmark.profile import Part, Profile
 from export.benchmark.results import read
@@ -139,6 +140,21 @@ def test_a_run_on_some_of_the_cores_is_not_at_a_glance(checkout, make_run):
         (checkout / f"benchmarks/{name}.json").write_text(run.to_json())
     assert "`benchmarks/cpu.json`" in pages.taxes(checkout)
     assert "part.json" not in pages.taxes(checkout)
+
+
+def test_held_runs_are_at_a_glance_where_there_are_no_others(checkout, make_run):
+    run = make_run({KW: 4.0})
+    run.environment.update(cores=2, usable_cores=1)
+    (checkout / "benchmarks/cpu.json").write_text(run.to_json())
+    assert "| `resnet18_kw` | 4.0" in pages.taxes(checkout)
+
+
+@pytest.mark.parametrize(
+    ("cores", "usable", "whole"), [(None, 2, True), (2, None, True), (2, 1, False), (2, 2, True)]
+)
+def test_a_run_is_held_where_the_system_says_so(cores, usable, whole):
+    assert on_whole_machine({"cores": cores, "usable_cores": usable}) is whole
+    assert on_whole_machine({})
 
 
 def test_a_backbone_has_a_table_of_its_own(checkout, make_run):
@@ -284,6 +300,15 @@ def test_the_page_says_where_the_time_goes(profiled):
     assert rows[3][:6] == ["`resnet18_static`", "onnx", "8", "1", "2.0", "1.00"]
     assert [cell.strip() for cell in rows[2][:4]] == ["what torch reads and multiplies", "", "", "1"]
     assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]  # the rest is empty
+
+
+def test_what_is_above_the_roof_stays_as_it_is(profiled):
+    """Caches are faster than what the roof is made of."""
+    path = profiled / "benchmarks/breakdown/cpu.json"
+    path.write_text(path.read_text().replace('"read": 12300000000.0', '"read": 1230000.0'))
+    row = pages.parts(profiled).splitlines()[4].strip("| ").split(" | ")
+    assert row[5] == "4.00"
+    assert row[-3:-1] == ["81301%", "4.00"]
 
 
 def test_records_of_another_version_are_refused(profiled):

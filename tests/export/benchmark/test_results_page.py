@@ -234,6 +234,15 @@ def test_latency_is_that_of_most_threads_even_where_it_is_older(make_run, tmp_pa
     assert (found.result.candidate.threads, round(found.tax.value, 1)) == (2, 2.0)
 
 
+def test_latency_is_that_of_whole_machines(make_run, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name, date, usable, tax in (("a", "2026-01-01", 2, 1.5), ("b", "2026-03-01", 1, 4.0)):
+        run = make_run({Candidate(KW, batch=1): tax})
+        run.environment.update(date=date, cores=2, usable_cores=usable)
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(1.5, rel=0.05)
+
+
 def test_the_headline_has_the_most_threads(make_run, tmp_path):
     path = tmp_path / "results.json"
     two = Candidate(KW, batch=1, threads=2)
