@@ -105,6 +105,16 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"cannot make {run_dir}: {error.strerror}; choose another --run-dir.") from None
+    # A resumed run keeps those it was started with; the file of its warm start may be gone.
+    known: dict[str, Any] = (
+        _moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe)
+    )
+    if not options.resume and (unused := _other_seed(recipe, known["started_from"])) is not None:
+        print(
+            f"the run that {start} comes from had --seed {recipe.seed}, too: its images come again, warped "
+            f"alike; --seed {unused} draws anew",
+            flush=True,
+        )
     train(
         recipe,
         model,
@@ -114,9 +124,17 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         eval_every=options.eval_every or None,
         save_every=options.save_every,
         resume=options.resume,
-        # A resumed run keeps those it was started with; the file of its warm start may be gone.
-        facts=_moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe),
+        facts=known,
     )
+
+
+def _other_seed(recipe: Recipe, origin: dict[str, Any] | None) -> int | None:
+    """Return a seed that no run behind a warm start had, or None if the recipe's is one."""
+    used = set()
+    while origin is not None:
+        used.add(origin.get("recipe", {}).get("seed"))
+        origin = origin.get("started_from")
+    return None if recipe.seed not in used else min(set(range(len(used) + 1)) - used)
 
 
 def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:

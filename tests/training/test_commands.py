@@ -45,7 +45,14 @@ def test_warm_start_and_resume(zoo_train: Command, run_dir: Path, capsys: pytest
     twin = ["--model", "testnet_kw", "--epochs", "1", "--batch-size", "4", "--warm-start", str(static)]
     twin += ["--run-dir", str(run_dir / "twin")]
     assert zoo_train(*twin) == 0
-    assert "8 dynamic layers, largest relative error of the kernels" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "8 dynamic layers, largest relative error of the kernels" in printed
+    assert "its images come again, warped alike; --seed 1 draws anew" in printed
+    assert zoo_train(*twin[:-1], str(run_dir / "anew"), "--seed", "1") == 0
+    third = ["--warm-start", str(run_dir / "anew" / checkpoint.FILE), "--run-dir", str(run_dir / "third")]
+    assert "come again" not in capsys.readouterr().out
+    assert zoo_train(*twin[:-4], *third) == 0
+    assert "come again, warped alike; --seed 2 draws anew" in capsys.readouterr().out, "both seeds behind it"
     attention = ["testnet_dpk" if word == "testnet_kw" else word for word in twin[:-1]]
     assert zoo_train(*attention, str(run_dir / "attention")) == 0
     assert "8 dynamic layers, 8 of them with kernels that start at random" in capsys.readouterr().out

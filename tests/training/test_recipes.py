@@ -49,7 +49,7 @@ def test_a_model_is_finished_from_the_base_that_it_can_hold(model: str, start: s
 def test_all_families_are_finished_alike() -> None:
     found = [recipes.named("finish", f"resnet18_{family}") for family in ("static", *FAMILIES, "se")]
     assert {replace(recipe, model="", warm_start=None) for recipe in found} == {
-        Recipe("", phases=((32, 2),), lr=5e-4, augmentation=Augmentation(upright=0.5))
+        Recipe("", phases=((32, 2),), lr=5e-4, seed=2, augmentation=Augmentation(upright=0.5))
     }
 
 
@@ -110,3 +110,10 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
     known = "cpu, finish, gpu, gpu_finish"
     with pytest.raises(ZooError, match=rf"there is no recipe 'gpus'; there are {known}\. Did you mean gpu"):
         recipes.named("gpus", "resnet18_kw")
+
+
+@pytest.mark.parametrize(("base", "end"), [("cpu", "finish"), ("gpu", "gpu_finish")])
+def test_no_run_on_the_way_to_a_model_draws_like_another(base: str, end: str) -> None:
+    """With the same seed the same images would come again, warped alike."""
+    way = [(base, "resnet18_static"), (base, "resnet18_dpk"), (end, "resnet18_dpk")]
+    assert len({recipes.named(name, model).seed for name, model in way}) == 3

@@ -29,6 +29,7 @@ def recipe(model: str) -> Recipe:
         model,
         phases=((32, 34),) if dynamic else ((24, 30), (32, 30)),
         shared_epochs=30 if dynamic else 0,
+        seed=int(dynamic),  # with the base's its images would come again, warped alike
         warm_start=cpu.base(f"{backbone}_{STATIC}") if dynamic else None,
         augmentation=Augmentation(upright=0.33),
         batch_size=256,
