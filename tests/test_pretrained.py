@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
-from zoo.layers import dynamic_layers, settle
+from zoo.layers import constrain, dynamic_layers, settle
 from zoo.training.evaluate import probe
 
 NAME = "resnet10_dpk"
@@ -249,3 +249,14 @@ def test_weights_dir_of_an_installed_package(tmp_path: Path, monkeypatch: pytest
     assert pretrained.weights_dir() == tmp_path / "site" / "weights"
     (package / "weights").mkdir()
     assert pretrained.weights_dir() == package / "weights"
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name.endswith("_dpk")])
+def test_training_on_goes_on_from_where_the_weights_are(name: str) -> None:
+    """What an update keeps in bounds is within them, or brought there bit by bit."""
+    model = zoo.create_model(name, pretrained=True).eval()
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = model(images)
+        after = constrain(model)(images)
+    assert float((after - before).abs().max() / before.abs().max()) < 0.01

@@ -397,10 +397,12 @@ def test_the_context_is_kept_where_a_tanh_has_slope(groups: int) -> None:
     assert all(torch.equal(value, before[name]) for name, value in conv.reduce.named_parameters())
     with torch.no_grad():
         conv.reduce.weight[1:] *= 1e3
-        conv.reduce.bias[2] = -7
     constrain(nn.Sequential(conv))
+    torch.testing.assert_close(conv.reduce.weight[1:], 990 * before["weight"][1:], msg="bit by bit")
+    for _ in range(1000):
+        constrain(nn.Sequential(conv))
     assert torch.equal(conv.reduce.weight[0], before["weight"][0])
-    assert conv.reduce.bias.tolist() == [1, 1, -1, *[1] * 5]
+    assert torch.equal(conv.reduce.bias, before["bias"])
     norms = conv.reduce.weight[1:].norm(dim=1) * 4**0.5
     torch.testing.assert_close(norms, torch.full_like(norms, conv.longest_reduce))
     torch.testing.assert_close(F.normalize(conv.reduce.weight), F.normalize(before["weight"]))

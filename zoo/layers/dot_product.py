@@ -152,12 +152,11 @@ class DotProductConv2d(DynamicConv2d):
     def constrain_(self) -> None:
         """Shorten what would saturate the softmax or the tanh.
 
-        In-queries, until no logit can lie more than ``largest_logit`` from the first key's, and rows of
-        ``reduce``, whose bias is kept within 1.
+        In-queries, until no logit can lie more than ``largest_logit`` from the first key's; and rows of
+        ``reduce``, by up to a hundredth a call, so that a network whose rows are longer can follow.
         """
         norms = self.reduce.weight.norm(dim=1, keepdim=True) * self.in_channels**0.5
-        self.reduce.weight.mul_(self.longest_reduce / norms.clamp(min=self.longest_reduce))
-        self.reduce.bias.clamp_(-1, 1)
+        self.reduce.weight.mul_((self.longest_reduce / norms).clamp(0.99, 1))
         if self.bank_size > 1:
             share = self.largest_logit / self._bounds().amax(dim=0).clamp(min=self.largest_logit)
             self.in_queries.mul_(share.unsqueeze(1))
