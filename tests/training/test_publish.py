@@ -176,3 +176,12 @@ def test_the_weights_of_the_teacher_are_on_record(split: Split) -> None:
         patch.setenv("ZOO_WEIGHTS", str(_CHECKOUT / "weights"))
         assert publish.facts(split, None, "train", recipe)["teacher_sha256"] == entry["sha256"]
     assert publish.facts(split, None, "train", Recipe("testnet_static"))["teacher_sha256"] is None
+
+
+def test_the_device_counts_the_threads_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "on_cuda", lambda: False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert publish.device(1).endswith(", 1 thread")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert publish.device(1).endswith(", 2 threads")
+    assert publish.device(3).endswith(", 6 threads")

@@ -53,14 +53,15 @@ def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[s
 
 
 def device(threads: int | None = None) -> str:
-    """Return the name of what a run computes on: the GPU, or the processor and its threads.
+    """Return the name of what a run computes on: the GPUs, or the processor and its threads.
 
     Args:
         threads: CPU threads of a process; None means torch's choice.
     """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate launch set it
     if on_cuda():
-        return torch.cuda.get_device_name()
-    count = threads or torch.get_num_threads()
+        return f"{processes} x " * (processes > 1) + torch.cuda.get_device_name()
+    count = processes * (threads or torch.get_num_threads())
     return f"CPU {machine.cpu_model() or platform.machine()}, {count} thread{'s' * (count > 1)}"
 
 
