@@ -151,8 +151,7 @@ def constrain(model: nn.Module) -> nn.Module:
     """Bring the parameters of every dynamic convolution back to where its family wants them.
 
     To be called after every update of a training run. ``dpk`` keeps its softmax and its tanh from saturating
-    (:meth:`zoo.layers.DotProductConv2d.constrain_`): trained without, it learns less from some point on, and
-    is as right, but slower deployed.
+    (:meth:`zoo.layers.DotProductConv2d.constrain_`); trained without, it is as right, but slower deployed.
 
     Args:
         model: any module; changed in place and returned.

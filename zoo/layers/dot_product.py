@@ -43,7 +43,7 @@ class DotProductConv2d(DynamicConv2d):
     sample_factor = "mixing"
     slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
-    # Kept by training. Exponentials overflow at 88, but attention stops learning long before: if logits may
+    # Kept by training. Exponentials overflow at 88, but attention saturates long before: if logits may
     # come to 40, a pair of channels gives nine tenths of it to one kernel, and the tanh is 1 whatever the
     # image. A context's numbers are about a half, all of one sign: short rows leave the tanh a slope.
     largest_logit: ClassVar[float] = 16.0
@@ -72,8 +72,7 @@ class DotProductConv2d(DynamicConv2d):
 
         Adam's steps are as long whatever the parameter. At a rate that suits kernels, whose numbers are some
         hundredths, queries and keys of unit variance would stay where they started; and as a context has no
-        negative numbers, a step of a whole row moves its product by I times as much, noise that the network
-        escapes by saturating the tanh.
+        negative numbers, a step of a whole row moves its product by I times as much.
         """
         queries = dict.fromkeys(("keys", "in_queries", "out_queries"), 20.0)
         return {**queries, "reduce.weight": min(1.0, 8 / self.in_channels)}
