@@ -23,7 +23,7 @@ from torch import nn
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Draws, PixelDraws, Trial
-from export.base import AUTO, FP16, FP32, INT8, ExportOptions, Predict, Runtime, first_line, installed
+from export.base import AUTO, FP16, FP32, INT8, PLAIN, ExportOptions, Predict, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
 from export.ends import Ends, ends
 from export.half import check_half, in_half
@@ -187,7 +187,7 @@ def _steps(options: ExportOptions, plain: Ends, end: Ends) -> Iterator[tuple[Exp
     its own ends before it gets others.
     """
     if options.dtype != FP32:
-        yield replace(options, dtype=FP32, preprocess=False), plain
+        yield replace(options, dtype=FP32, preprocess=False, layout=PLAIN), plain
     if options.preprocess:
         yield replace(options, preprocess=False), plain
     yield options, end

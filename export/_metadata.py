@@ -72,6 +72,7 @@ def describe(
         "input_size": list(options.input_size or ()),
         "batch": options.batch or "dynamic",
         "dtype": options.dtype,
+        "layout": runtime.layout(options) or "",
         "lowering": options.lowering,
         "lowerings": lowerings_of(lowered),
         "versions": versions(runtime),

@@ -36,6 +36,10 @@ AUTO = "auto"
 FP32, FP16, INT8 = DTYPES = "fp32", "fp16", "int8"
 """What an artifact computes in: as the model does, in half precision, or what is static of it in integers."""
 
+BLOCKED, PLAIN = LAYOUTS = "blocked", "plain"
+"""How an ONNX file treats its maps: as onnxruntime's convolutions like them (:mod:`export.blocked`), or as
+the layers write it."""
+
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""
 
@@ -62,6 +66,7 @@ class ExportOptions:
         dtype: one of :data:`DTYPES`, as far as the format has it. Inputs and outputs stay what they are.
         preprocess: whether the artifact takes pixels (batch, height, width, channels), uint8, and returns
             probabilities, instead of normalised (batch, channels, height, width), float32, and logits.
+        layout: one of :data:`LAYOUTS`, for formats that have the choice; see :meth:`Runtime.layout`.
 
     Raises:
         ZooError: a value is out of range, or the lowering cannot serve the batch.
@@ -73,6 +78,7 @@ class ExportOptions:
     opset: int = 18
     dtype: str = FP32
     preprocess: bool = False
+    layout: str = BLOCKED
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -86,6 +92,8 @@ class ExportOptions:
             )
         if self.dtype not in DTYPES:
             raise ZooError(f"dtype {self.dtype!r} is none to export in; give one of {', '.join(DTYPES)}.")
+        if self.layout not in LAYOUTS:
+            raise ZooError(f"layout {self.layout!r} is none of maps; give one of {', '.join(LAYOUTS)}.")
         self._check_lowering()
 
     def example(self) -> torch.Tensor:
@@ -152,6 +160,10 @@ class Runtime(ABC):
         Raises:
             ZooError: naming the option and what would do.
         """
+
+    def layout(self, options: ExportOptions) -> str | None:
+        """Return which of :data:`LAYOUTS` an artifact gets, or None where the format has no choice."""
+        return None
 
     @abstractmethod
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:

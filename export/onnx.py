@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export import _cli, _flow, _onnxruntime
-from export.base import DTYPES, FP32, ExportOptions, Predict, Runtime, first_line
+from export.base import BLOCKED, DTYPES, FP32, PLAIN, ExportOptions, Predict, Runtime, first_line
 from export.certificate import Certificate
 from zoo.cli import run
 from zoo.errors import ZooError
@@ -50,28 +50,15 @@ class OnnxRuntime(Runtime):
                 f"opset {options.opset} cannot be written; give one from {OLDEST_OPSET} to {newest}."
             )
 
+    def layout(self, options: ExportOptions) -> str | None:
+        """Return the layout asked for, in fp32; onnxruntime blocks the maps of no other type."""
+        return options.layout if options.dtype == FP32 else PLAIN
+
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
         """Write ``model`` to ``path``, optimised and passed by the ONNX checker."""
         import onnx
 
-        axes = {0: torch.export.Dim("batch")} if options.batch is None else None
-        try:
-            program = torch.onnx.export(
-                model,
-                (options.example(),),
-                dynamo=True,
-                dynamic_shapes=(axes,),
-                input_names=[INPUT],
-                output_names=[PROBABILITIES if options.preprocess else LOGITS],
-                opset_version=options.opset,
-                optimize=False,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
-        assert program is not None
-        _optimise(program)
-        proto = program.model_proto
+        proto = to_proto(model, options, self.layout(options) == BLOCKED)
         written = {entry.domain: entry.version for entry in proto.opset_import}.get("")
         if written != options.opset:
             raise ZooError(f"the model cannot be converted to opset {options.opset}; opset {written} works.")
@@ -127,6 +114,7 @@ def export(
     metadata: dict[str, str] | None = None,
     dtype: str = FP32,
     preprocess: bool = False,
+    layout: str = BLOCKED,
 ) -> Certificate:
     """Write ``model`` as ONNX and certify it; the model itself is left as it is.
 
@@ -151,6 +139,8 @@ def export(
             costs, ``int8_share`` in the file's metadata how much of the work it is.
         preprocess: take pixels (batch, height, width, channels), uint8, as decoders write them, and return
             ``probabilities``, not ``logits``: the normalisation and a softmax become part of the artifact.
+        layout: ``blocked`` for a graph that onnxruntime is fast with on a CPU (:mod:`export.blocked`), in
+            fp32 alone; ``plain`` for CUDA and for others that read ONNX, which it costs operators.
 
     Returns:
         The certificate, passed.
@@ -160,8 +150,43 @@ def export(
         CertificateError: the artifact computes something else than the model; no file is written, and what
             stood at ``path`` stays.
     """
-    options = ExportOptions(lowering, batch, input_size, opset, dtype, preprocess)
+    options = ExportOptions(lowering, batch, input_size, opset, dtype, preprocess, layout)
     return _flow.export(OnnxRuntime(), model, path, options, images, class_names, metadata)
+
+
+def to_proto(model: nn.Module, options: ExportOptions, blocked: bool) -> Any:
+    """Return ``model`` as an optimised ``onnx.ModelProto`` whose nodes say where they come from.
+
+    Args:
+        model: lowered, on the CPU and in evaluation mode.
+        options: with the input size filled in.
+        blocked: whether to rewrite it so that onnxruntime keeps its maps blocked.
+
+    Raises:
+        ZooError: torch cannot express the model in ONNX.
+    """
+    axes = {0: torch.export.Dim("batch")} if options.batch is None else None
+    try:
+        program = torch.onnx.export(
+            model,
+            (options.example(),),
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=[INPUT],
+            output_names=[PROBABILITIES if options.preprocess else LOGITS],
+            opset_version=options.opset,
+            optimize=False,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
+    assert program is not None
+    _optimise(program)
+    if blocked:
+        from export.blocked import keep_blocked
+
+        keep_blocked(program.model)
+    return program.model_proto
 
 
 def newest_opset() -> int:
@@ -211,8 +236,17 @@ def main(argv: Sequence[str] | None = None, runtime: Runtime | None = None) -> i
     parser.add_argument(
         "--opset", type=int, default=OLDEST_OPSET, help=f"ONNX operator set (default: {OLDEST_OPSET})"
     )
+    has_layouts = runtime.layout(ExportOptions()) is not None
+    if has_layouts:
+        parser.add_argument(
+            "--layout",
+            default=BLOCKED,
+            help=f"{BLOCKED}: for onnxruntime on a CPU (default; in {FP32} alone); {PLAIN}: for CUDA and for "
+            "others that read ONNX",
+        )
     args = parser.parse_args(argv)
-    return _cli.main(runtime, args, opset=args.opset)
+    extra = {"layout": args.layout} if has_layouts else {}
+    return _cli.main(runtime, args, opset=args.opset, **extra)
 
 
 if __name__ == "__main__":

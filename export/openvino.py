@@ -49,6 +49,10 @@ class OpenVino(OnnxRuntime):
             return f"openvino cannot be imported ({error}); pip install openvino"
         return None
 
+    def layout(self, options: ExportOptions) -> str | None:
+        """Return None: OpenVINO blocks maps by itself."""
+        return None
+
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
         """Return the compiled model as a function of arrays."""
         if reason := self.available(provider):

@@ -178,8 +178,11 @@ def _static(node: Any, layer: str, modules: Iterable[str]) -> Origin:
     """Return the origin of a node outside dynamic layers.
 
     A convolution into which a normalisation was folded stands in that one's scope; its weight tells its own.
+    One that stands for a normalisation is none of the network's.
     """
-    if node.op_type != "Conv":
+    from export.blocked import PREFIX
+
+    if node.op_type != "Conv" or node.input[1].startswith(PREFIX):
         return Origin(layer, REST, node.op_type)
     owner = node.input[1].removesuffix(".weight")
     return Origin(owner if owner in modules else layer, STATIC_CONVOLUTION, node.op_type)

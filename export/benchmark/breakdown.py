@@ -8,14 +8,12 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from export._trials import Draws, Trial
-from export.base import FP32, TRACE_BATCH, ExportOptions, Runtime, runtime
+from export.base import BLOCKED, FP32, ExportOptions, Runtime, runtime
 from export.benchmark.attribution import Attribution, mark, origins
 from export.benchmark.clocks import CLOCKS
 from export.benchmark.plan import Candidate
@@ -23,7 +21,7 @@ from export.benchmark.prepare import TOLERANCE, WrongResult
 from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
 from export.cost import Work, count
-from export.onnx import INPUT, LOGITS, OLDEST_OPSET, _innermost, _optimise
+from export.onnx import to_proto
 from export.parity import measure
 from export.sites import sites
 from zoo.catalog import complexity
@@ -53,8 +51,8 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     deployment = runtime(candidate.runtime)
     model = subjects.deployed(candidate.model, candidate.lowering, deployment, batch, candidate.threads)
     size = subjects.size(candidate.model)
-    example = torch.zeros(candidate.batch if candidate.frozen else TRACE_BATCH, *size)
-    proto = _exported(model, example, candidate.frozen)
+    options = ExportOptions(input_size=size, batch=batch)
+    proto = to_proto(model, options, deployment.layout(options) == BLOCKED)
     known = origins(proto.graph, model)
     mark(proto.graph)
     images = Draws(np.random.default_rng(0), size).unlike(candidate.batch)
@@ -72,7 +70,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     if candidate.is_static:
         multiplies = candidate.batch * complexity(model, size).macs
         return replace(found, work={"convolution": float(multiplies)})
-    return replace(found, work=_work(model, ExportOptions(input_size=size), deployment, candidate.batch))
+    return replace(found, work=_work(model, options, deployment, candidate.batch))
 
 
 def _work(model: nn.Module, options: ExportOptions, deployment: Runtime, batch: int) -> Work:
@@ -82,24 +80,3 @@ def _work(model: nn.Module, options: ExportOptions, deployment: Runtime, batch: 
         lowering = str(model.get_submodule(site.name).lowering)
         total.update(count(site.layer, lowering, (batch, *site.size)))
     return total
-
-
-def _exported(model: nn.Module, example: torch.Tensor, frozen: bool) -> Any:
-    """Return what ``export.onnx`` writes, with the sources of its nodes."""
-    try:
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(None if frozen else {0: torch.export.Dim("batch")},),
-            input_names=[INPUT],
-            output_names=[LOGITS],
-            opset_version=OLDEST_OPSET,
-            optimize=False,
-            verbose=False,
-        )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
-    assert program is not None
-    _optimise(program)
-    return program.model_proto

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from export._trials import Draws
-from export.base import FP16, FP32, INT8, ExportOptions, Runtime
+from export.base import BLOCKED, FP16, FP32, INT8, PLAIN, ExportOptions, Runtime
 from export.half import in_half
 from zoo.cli import atomic_path
 
@@ -43,6 +43,11 @@ class Setting:
     frozen: bool = False
     cuda_graphs: bool = False
     images: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def layout(self) -> str:
+        """One of ``export.base.LAYOUTS``, as one would export for the device."""
+        return BLOCKED if self.device == "cpu" else PLAIN
 
 
 class Bound(NamedTuple):
@@ -114,6 +119,7 @@ class FileEngine(Engine):
         """Return a file in a folder of its own, because some formats write several."""
         kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
         kind += f"-{setting.dtype}" if setting.dtype != FP32 else ""
+        kind += f"-{setting.layout}" if setting.layout == PLAIN else ""
         return folder / kind / f"model{self.suffix}"
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
@@ -132,7 +138,12 @@ class FileEngine(Engine):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             batch = setting.batch if setting.frozen else None
-            options = ExportOptions(input_size=setting.input_size, batch=batch, dtype=setting.dtype)
+            options = ExportOptions(
+                input_size=setting.input_size,
+                batch=batch,
+                dtype=setting.dtype,
+                layout=setting.layout,
+            )
             self.write(in_half(model) if options.dtype == FP16 else model, options, temporary)
             if options.dtype == INT8:
                 images = setting.images

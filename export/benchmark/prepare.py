@@ -150,7 +150,8 @@ class Workshop:
             return engine.export(self.deployed(candidate), self.setting(candidate), path)
         path.parent.mkdir(parents=True, exist_ok=True)
         batch = candidate.batch if candidate.frozen else None
-        options = ExportOptions(candidate.lowering, batch, dtype=candidate.dtype)
+        layout = self.setting(candidate).layout
+        options = ExportOptions(candidate.lowering, batch, dtype=candidate.dtype, layout=layout)
         try:
             certified_export(engine.runtime, self.subjects.model(candidate.model), path, options)
         except CertificateError as error:

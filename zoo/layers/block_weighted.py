@@ -64,6 +64,6 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
             vectors = self.vectors.transpose(0, 1).flatten(0, 1)
             scales = F.linear(self.reduce(context), vectors).sigmoid()
             if geometry.per_group == 1 and self.in_channels == self.out_channels:
-                return lowerings.scaled(x, scales.unsqueeze(1), self.weight.unsqueeze(0), 1, geometry)
+                return lowerings.scaled(x, scales, self.weight.unsqueeze(0), 1, geometry)
             return lowerings.scaled_blocks(x, scales, self.weight, self.blocks, geometry)
         return self.convolve_factors(x, context, geometry, lowering)

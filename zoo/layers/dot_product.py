@@ -142,7 +142,8 @@ class DotProductConv2d(DynamicConv2d):
             mixing, bank = self.factors(context)
             assert bank is not None
             weight = bank[0].unsqueeze(1).unsqueeze(3).expand(-1, self.out_channels, -1, -1)
-            y = lowerings.scaled(x, mixing.squeeze(3).transpose(1, 2), weight, self.terms, geometry)
+            scales = mixing.transpose(1, 2).flatten(1)
+            y = lowerings.scaled(x, scales, weight, self.terms, geometry)
             return self.add_apart(y, x, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 

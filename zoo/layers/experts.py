@@ -83,7 +83,7 @@ class ExpertsConv2d(DynamicConv2d):
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or with every expert, weighted."""
         if lowering == "experts":
-            shares = self.routing(context).unsqueeze(2)
+            shares = self.routing(context)
             if not self.routing_sums_to_one or self.num_experts == 1:
                 return lowerings.scaled(x, shares, self.experts, self.num_experts, geometry)
             first, apart = self.experts[0], self.experts[1:] - self.experts[:1]

@@ -79,7 +79,7 @@ class KernelWeightedConv2d(DynamicConv2d):
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or gate the input channels of a depthwise convolution."""
         if lowering == "scaled":
-            gates = self.gates(context).transpose(1, 2)
+            gates = F.linear(self.reduce(context), self.vectors.flatten(0, 1)).sigmoid()
             return lowerings.scaled(x, gates, self.weight.unsqueeze(0), 1, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 

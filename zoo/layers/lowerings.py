@@ -221,14 +221,14 @@ def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geom
 
     Args:
         x: (N, I, H, W).
-        scales: (N or 1, T, 1), or (N or 1, T, I) of a depthwise convolution with as many outputs as inputs: a
-            scale may as well be applied to the output.
+        scales: (N or 1, T), or (N or 1, T * I), term by term, of a depthwise convolution with as many outputs
+            as inputs: a scale may as well be applied to the output.
         weight: (T, O, P, I/G).
         terms: T.
         geometry: where to look.
     """
     weight = to_conv_weight(weight, geometry.kernel_size)
-    maps = _maps(scales.flatten(1), terms)
+    maps = _maps(scales, terms)
     y = _scaled_term(x, maps[0], weight[0], geometry)
     for term in range(1, terms):
         # Term by term, because runtimes add to a convolution's output as they write it, and T copies in one
@@ -281,7 +281,7 @@ def scaled_basis(
     """
     if geometry.per_group == 1:
         weight = mixing.permute(1, 0, 2).unsqueeze(2) * basis.unsqueeze(1).unsqueeze(3)
-        return scaled(x, scales.unsqueeze(2), weight, terms, geometry)
+        return scaled(x, scales, weight, terms, geometry)
     maps = _maps(scales, terms)
     y = _scaled_term_of_basis(x, maps[0], mixing[:, 0], basis[0], geometry)
     for term in range(1, terms):
@@ -291,6 +291,8 @@ def scaled_basis(
 
 def _maps(scales: Tensor, terms: int) -> list[Tensor]:
     """Cut scales (N, T * C) into T maps (N, C, 1, 1), all given their shape at once: each operation costs."""
+    if terms == 1:
+        return [scales.unsqueeze(2).unsqueeze(3)]
     # A tuple, which TorchScript takes for a list; FX could not copy it into one.
     return scales.unsqueeze(2).unsqueeze(3).chunk(terms, dim=1)  # type: ignore[return-value]
 

@@ -20,13 +20,13 @@ from export.benchmark.attribution import (
     Origin,
     mark,
 )
-from export.benchmark.breakdown import _exported, break_down
+from export.benchmark.breakdown import break_down
 from export.benchmark.clocks import CLOCKS, Call, Clocked, calls
 from export.benchmark.engines import ENGINES
 from export.benchmark.plan import Candidate
 from export.benchmark.prepare import WrongResult
 from export.benchmark.profile import Part, Profile, summarise
-from export.onnx import OnnxRuntime
+from export.onnx import OnnxRuntime, to_proto
 from zoo.errors import ZooError
 
 
@@ -65,7 +65,7 @@ def test_what_is_profiled_is_what_is_exported(subjects, tmp_path):
     options = ExportOptions(input_size=size)
     OnnxRuntime().export(model, tmp_path / "model.onnx", options)
     exported = onnx.load(tmp_path / "model.onnx").graph
-    profiled = _exported(model, options.example(), frozen=False).graph
+    profiled = to_proto(model, options, blocked=True).graph
     assert Counter(node.op_type for node in exported.node) == Counter(node.op_type for node in profiled.node)
     # What is known of shapes decides what onnxruntime fuses, so it must survive the marking.
     mark(profiled)
