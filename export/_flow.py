@@ -183,8 +183,8 @@ def _steps(options: ExportOptions, plain: Ends, end: Ends) -> Iterator[tuple[Exp
     """Yield what is made and certified on the way to what ``options`` ask for, and last that.
 
     Coarser numbers err by more than some mistakes about batches do, and a softmax hides what is wrong with
-    logits where one is far ahead, as it magnifies it elsewhere: so the network passes in fp32 first, and with
-    its own ends before it gets others.
+    logits where one is far ahead, as it magnifies it elsewhere: so the network passes in fp32 first, laid out
+    as it will be in fewer bits, and with its own ends before it gets others.
     """
     if options.dtype != FP32:
         yield replace(options, dtype=FP32, preprocess=False, layout=PLAIN), plain

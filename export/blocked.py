@@ -10,10 +10,11 @@ back, which are two more passes over the map. The rules here say the same in ope
 - a clip gets a 1x1 depthwise convolution in front, of the batch norm where there is one, and is fused.
 
 What is computed stays the same, but for the order in which a mean adds up. The conditions are those of
-onnxruntime's ``NchwcTransformer``.
+onnxruntime's ``NchwcTransformer`` and ``ConvActivationFusion``, or narrower.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,21 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 PREFIX = "blocked."
 """How the constants that the rules add begin."""
 
-BLOCK = 16
+_BLOCK = 16
 """Channels in a block with AVX512, and a multiple of those in one on every other processor."""
 
 _UNBLOCKED_INPUTS = 8
 """With fewer input channels than any block has, a dense convolution reads a map as it is."""
 
 _PADDED = 4
-"""More input channels of a dense convolution are padded to whole blocks where this divides them."""
+"""Channels of a convolution are padded to whole blocks where this divides their number."""
 
-_ELEMENTWISE = ("Relu", "Sigmoid", "Tanh", "BatchNormalization")
+_LARGEST_POOLED = 32 * 32
+"""A blocked pool adds a map up number by number, which costs large maps too many digits."""
+
+_ELEMENTWISE = ("Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "BatchNormalization")
 _POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
+_SUMS = ("Add", "Sum", "Mul")
 
 
 def keep_blocked(model: ir.Model) -> int:
@@ -87,25 +92,26 @@ class _Rewriter:
         if op == "Conv":
             return _is_blocked_convolution(node)
         if op == "Clip":
-            maker = given[0].producer()
-            fused = maker is not None and maker.op_type == "Conv" and len(given[0].uses()) == 1
-            return fused and given[0] in self.blocked
-        if op in ("Add", "Sum", "Mul"):
-            return self.blocked.issuperset(given) and len({str(value.shape) for value in given}) == 1
-        able = op in _ELEMENTWISE or (op in _POOLS and _has_whole_blocks(given[0]))
+            return given[0] in self.blocked and _is_fused(node)
+        if op in _SUMS:
+            return self.blocked.issuperset(given) and all(_are_alike(given[0], other) for other in given)
+        able = op in _ELEMENTWISE or (op in _POOLS and _is_divided(given[0], _BLOCK))
         return able and given[0] in self.blocked
 
     def _scaled(self, node: ir.Node) -> ir.Value | None:
         """Give the scale of a blocked map the map's shape, in blocks."""
         pair = self._map_and_scale(node.inputs)
-        if pair is None:
+        if pair is None or not _is_read_in_blocks(node.outputs[0]):
             return None
-        x, scale, (batch, channels, height, width) = pair
+        x, scale = pair
+        batch, channels, height, width = _shape(x)
         each = _shape(scale)[1] == channels  # else one number for all of them
-        # Nothing but a convolution brings numbers into blocks.
-        ones = self._constant(f"ones_{channels}", np.ones((channels, 1, 1, 1)))
-        spread = self._before(node, "Conv", [scale, ones], group=channels if each else 1)
-        spread.shape = ir.Shape([batch, channels, 1, 1])
+        spread = scale
+        if not each or scale not in self.blocked:
+            # Nothing but a convolution brings numbers into blocks.
+            ones = self._constant(f"ones_{channels}", np.ones((channels, 1, 1, 1)))
+            spread = self._before(node, "Conv", [scale, ones], group=channels if each else 1)
+            spread.shape = ir.Shape([batch, channels, 1, 1])
         sizes = self._constant(f"to_{height}_{width}", np.array([1, 1, height, width]))
         how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
         whole = self._before(node, "Resize", [spread, None, sizes], **how)
@@ -114,8 +120,8 @@ class _Rewriter:
         self.blocked.update((spread, whole, new))
         return new
 
-    def _map_and_scale(self, given: Sequence[ir.Value | None]) -> tuple[ir.Value, ir.Value, list[Any]] | None:
-        """Return a blocked map, what it is multiplied by, and its shape; None for other factors.
+    def _map_and_scale(self, given: Sequence[ir.Value | None]) -> tuple[ir.Value, ir.Value] | None:
+        """Return a blocked map and what it is multiplied by; None for other factors.
 
         The scale is computed and has a number for each map or one for each image. A map that several scales
         share leaves the blocks once for all of them, and would be multiplied as often.
@@ -127,22 +133,26 @@ class _Rewriter:
             alone = sum(use.node.op_type == "Mul" for use in x.uses()) == 1
             if len(wanted) != 4 or len(sizes) != 4 or not all(isinstance(size, int) for size in wanted[1:]):
                 continue
-            fits = sizes[1] == 1 or (sizes[1] == wanted[1] and _has_whole_blocks(x))
-            if alone and fits and sizes[0] == wanted[0] and sizes[2:] == [1, 1] != wanted[2:]:
-                return x, scale, wanted
+            fits = sizes[1] == 1 or (sizes[1] == wanted[1] and _is_divided(x, _PADDED))
+            same = _is_known(sizes[0]) and sizes[0] == wanted[0]
+            if alone and fits and same and sizes[2:] == [1, 1] != wanted[2:]:
+                return x, scale
         return None
 
     def _mean(self, node: ir.Node) -> ir.Value | None:
         """Pool a blocked map, where its mean over height and width is asked for."""
         x, *axes = node.inputs
-        if x is None or x not in self.blocked or not _has_whole_blocks(x):
+        if x is None or x not in self.blocked or not _is_divided(x, _BLOCK):
             return None
         known = axes[0].const_value if axes and axes[0] is not None else None
         over = [] if known is None else known.numpy().tolist()
-        if sorted(axis % 4 for axis in over) != [2, 3]:
+        batch, channels, *sides = _shape(x)
+        if sorted(axis % 4 for axis in over) != [2, 3] or not all(isinstance(side, int) for side in sides):
+            return None
+        if math.prod(sides) > _LARGEST_POOLED:
             return None
         pooled = self._before(node, "GlobalAveragePool", [x])
-        pooled.shape = ir.Shape([*_shape(x)[:2], 1, 1])
+        pooled.shape = ir.Shape([batch, channels, 1, 1])
         self.blocked.add(pooled)
         keeps = node.attributes.get("keepdims")
         return pooled if keeps is None or keeps.as_int() else self._before(node, "Flatten", [pooled])
@@ -150,19 +160,18 @@ class _Rewriter:
     def _clipped(self, node: ir.Node) -> ir.Value | None:
         """Convolve before a clip that onnxruntime fuses with no convolution."""
         x, *limits = node.inputs
-        if x is None or x not in self.blocked or not _has_whole_blocks(x) or self._stays_blocked(node):
+        if x is None or x not in self.blocked or not _is_divided(x, _PADDED):
             return None
-        if not all(limit is None or limit.const_value is not None for limit in limits):
+        if _is_fused(node) or not _are_constant(limits):
             return None
-        maker, channels, name = x.producer(), _shape(x)[1], node.outputs[0].name
-        affine = None if maker is None or len(x.uses()) > 1 else _batch_norm(maker)
-        if affine is None:
+        channels, name, norm = _shape(x)[1], node.outputs[0].name, _batch_norm(x)
+        if norm is None:
             made = [self._constant(f"ones_{channels}", np.ones((channels, 1, 1, 1)))]
         else:
-            x = maker.inputs[0]  # type: ignore[union-attr]
+            x, scale, offset = norm
             made = [
-                self._constant(f"{name}.scale", affine[0].reshape(-1, 1, 1, 1)),
-                self._constant(f"{name}.bias", affine[1]),
+                self._constant(f"{name}.scale", scale.reshape(-1, 1, 1, 1)),
+                self._constant(f"{name}.offset", offset),
             ]
         convolved = self._before(node, "Conv", [x, *made], group=channels)
         convolved.shape = node.outputs[0].shape
@@ -191,9 +200,9 @@ class _Rewriter:
 
 
 def _is_blocked_convolution(node: ir.Node) -> bool:
-    """Tell whether onnxruntime computes a convolution on blocks: with constant weights, of whole blocks."""
+    """Tell whether onnxruntime computes a convolution on blocks: of constant weights, with whole blocks."""
     constants = [value for value in node.inputs[1:] if value is not None]
-    if any(value.const_value is None or value.dtype != ir.DataType.FLOAT for value in constants):
+    if not _are_constant(constants) or any(value.dtype != ir.DataType.FLOAT for value in constants):
         return False
     outputs, per_group, *kernel = _shape(constants[0])
     if len(kernel) != 2:
@@ -203,28 +212,67 @@ def _is_blocked_convolution(node: ir.Node) -> bool:
     if groups == 1:
         return per_group < _UNBLOCKED_INPUTS or per_group % _PADDED == 0
     if per_group == 1 and outputs == groups:
-        return outputs % BLOCK == 0
-    return per_group % BLOCK == 0 and outputs // groups % BLOCK == 0
+        return outputs % _PADDED == 0
+    return per_group % _BLOCK == 0 and outputs // groups % _BLOCK == 0
 
 
-def _has_whole_blocks(x: ir.Value) -> bool:
-    """Tell whether a map has a number of channels that pools and depthwise convolutions can block."""
-    shape = _shape(x)
-    return len(shape) == 4 and isinstance(shape[1], int) and shape[1] % BLOCK == 0
+def _is_fused(clip: ir.Node) -> bool:
+    """Tell whether a clip becomes part of a convolution, once that has taken in a batch norm or a ReLU."""
+    x, *limits = clip.inputs
+    while x is not None and len(x.uses()) == 1 and not x.is_graph_output():
+        maker = x.producer()
+        if maker is None or maker.op_type not in ("Conv", "BatchNormalization", "Relu"):
+            return False
+        if maker.op_type == "Conv":
+            return _are_constant(limits)
+        x = maker.inputs[0]
+    return False
 
 
-def _batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what a batch norm multiplies by and adds, or None for any other operator."""
-    known = [value.const_value for value in node.inputs[1:] if value is not None]
-    if node.op_type != "BatchNormalization" or len(node.outputs) != 1 or len(known) != 4:
+def _is_read_in_blocks(x: ir.Value) -> bool:
+    """Tell whether something computes with ``x`` that could do so on blocks."""
+    able = ("Clip", *_SUMS, *_ELEMENTWISE, *_POOLS)
+    readers = [use.node for use in x.uses()]
+    return any(node.op_type in able or _reads_blocks(node) for node in readers)
+
+
+def _reads_blocks(node: ir.Node) -> bool:
+    return node.op_type == "Conv" and _is_blocked_convolution(node)
+
+
+def _batch_norm(x: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
+    """Return what ``x`` alone is a batch norm of, its factor and its offset; None where there is no such."""
+    maker = x.producer()
+    if maker is None or maker.op_type != "BatchNormalization" or len(x.uses()) > 1 or x.is_graph_output():
         return None
+    known = [None if value is None else value.const_value for value in maker.inputs[1:]]
     numbers = [tensor.numpy().astype(np.float64) for tensor in known if tensor is not None]
-    if len(numbers) != 4:
+    if maker.inputs[0] is None or len(numbers) != 4:
         return None
-    scale, offset, mean, variance = numbers
-    said = node.attributes.get("epsilon")
-    weight = scale / np.sqrt(variance + (1e-5 if said is None else said.as_float()))
-    return weight, offset - mean * weight
+    weight, bias, mean, variance = numbers
+    said = maker.attributes.get("epsilon")
+    factor = weight / np.sqrt(variance + (1e-5 if said is None else said.as_float()))
+    return maker.inputs[0], factor, bias - mean * factor
+
+
+def _are_constant(values: Iterable[ir.Value | None]) -> bool:
+    return all(value is None or value.const_value is not None for value in values)
+
+
+def _are_alike(one: ir.Value, other: ir.Value) -> bool:
+    """Tell whether two values are known to have one shape."""
+    shape = _shape(one)
+    return bool(shape) and all(map(_is_known, shape)) and shape == _shape(other)
+
+
+def _is_divided(x: ir.Value, by: int) -> bool:
+    """Tell whether ``x`` is a map whose number of channels ``by`` divides."""
+    shape = _shape(x)
+    return len(shape) == 4 and isinstance(shape[1], int) and shape[1] % by == 0
+
+
+def _is_known(size: Any) -> bool:
+    return isinstance(size, int) or size.value is not None
 
 
 def _shape(value: ir.Value) -> list[Any]:

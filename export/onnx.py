@@ -58,7 +58,7 @@ class OnnxRuntime(Runtime):
         """Write ``model`` to ``path``, optimised and passed by the ONNX checker."""
         import onnx
 
-        proto = to_proto(model, options, self.layout(options) == BLOCKED)
+        proto = to_proto(model, options, self.layout(options))
         written = {entry.domain: entry.version for entry in proto.opset_import}.get("")
         if written != options.opset:
             raise ZooError(f"the model cannot be converted to opset {options.opset}; opset {written} works.")
@@ -154,13 +154,13 @@ def export(
     return _flow.export(OnnxRuntime(), model, path, options, images, class_names, metadata)
 
 
-def to_proto(model: nn.Module, options: ExportOptions, blocked: bool) -> Any:
+def to_proto(model: nn.Module, options: ExportOptions, layout: str | None) -> Any:
     """Return ``model`` as an optimised ``onnx.ModelProto`` whose nodes say where they come from.
 
     Args:
         model: lowered, on the CPU and in evaluation mode.
         options: with the input size filled in.
-        blocked: whether to rewrite it so that onnxruntime keeps its maps blocked.
+        layout: as :meth:`Runtime.layout` returns it.
 
     Raises:
         ZooError: torch cannot express the model in ONNX.
@@ -182,7 +182,7 @@ def to_proto(model: nn.Module, options: ExportOptions, blocked: bool) -> Any:
         raise ZooError(f"torch.onnx cannot express the model: {_innermost(error)}") from error
     assert program is not None
     _optimise(program)
-    if blocked:
+    if layout == BLOCKED:
         from export.blocked import keep_blocked
 
         keep_blocked(program.model)

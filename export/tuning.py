@@ -153,6 +153,7 @@ class _Record:
             "machine": f"{cpu_model()}, {os.cpu_count()} cores",
             "threads": threads or "the library's own choice",
             "opset": options.opset,
+            "layout": runtime.layout(options) or "the format's own",
         }
         self.known = {} if cache is None else _read(cache, self.made_by)
 

@@ -80,6 +80,8 @@ def origins(graph: Any, model: nn.Module) -> list[Origin]:
     """Return the origin of every node of a graph that torch exported from ``model``."""
     dynamic = {name for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
     modules = {name for name, _ in model.named_modules()}
+    from export.blocked import PREFIX
+
     constants = {tensor.name for tensor in graph.initializer}
     layers = [_layer(node, modules, dynamic) for node in graph.node]
     owner = {value: layer for node, layer in zip(graph.node, layers, strict=True) for value in node.output}
@@ -100,7 +102,9 @@ def origins(graph: Any, model: nn.Module) -> list[Origin]:
         direct = outside or any(sees_input.get(value, False) for value in given)
         is_pool = node.op_type in _POOLS and outside
         sees_input.update(dict.fromkeys(node.output, direct and not is_pool))
-        kind = CONTEXT if is_pool else CONVOLUTION if direct else FACTORS
+        # A scale that is brought to the shape of its map is work on the map.
+        spread = node.op_type == "Resize" and node.input[2].startswith(PREFIX)
+        kind = CONTEXT if is_pool else CONVOLUTION if direct or spread else FACTORS
         found.append(Origin(layer, kind, node.op_type))
     return found
 

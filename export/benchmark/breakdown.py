@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from export._trials import Draws, Trial
-from export.base import BLOCKED, FP32, ExportOptions, Runtime, runtime
+from export.base import FP32, ExportOptions, Runtime, runtime
 from export.benchmark.attribution import Attribution, mark, origins
 from export.benchmark.clocks import CLOCKS
 from export.benchmark.plan import Candidate
@@ -52,7 +52,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
     model = subjects.deployed(candidate.model, candidate.lowering, deployment, batch, candidate.threads)
     size = subjects.size(candidate.model)
     options = ExportOptions(input_size=size, batch=batch)
-    proto = to_proto(model, options, deployment.layout(options) == BLOCKED)
+    proto = to_proto(model, options, deployment.layout(options))
     known = origins(proto.graph, model)
     mark(proto.graph)
     images = Draws(np.random.default_rng(0), size).unlike(candidate.batch)

@@ -119,7 +119,8 @@ class FileEngine(Engine):
         """Return a file in a folder of its own, because some formats write several."""
         kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
         kind += f"-{setting.dtype}" if setting.dtype != FP32 else ""
-        kind += f"-{setting.layout}" if setting.layout == PLAIN else ""
+        usual = None if self.runtime is None else self.runtime.layout(ExportOptions())
+        kind += f"-{setting.layout}" if usual not in (None, setting.layout) else ""
         return folder / kind / f"model{self.suffix}"
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:

@@ -1,5 +1,6 @@
 """The rules that keep maps in onnxruntime's blocked layout: what they compute, and whether they work."""
 
+import contextlib
 from collections import Counter
 
 import numpy as np
@@ -21,8 +22,8 @@ from export.onnx import OnnxRuntime, newest_opset
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES
 
-CHANNELS, SIDE = 32, 6
-X = ("x", ["batch", 3, SIDE, SIDE])
+CHANNELS = 32
+SIDES = (6, 10)
 
 
 def convolution(name, x, inputs=CHANNELS, outputs=CHANNELS, **attributes):
@@ -32,22 +33,20 @@ def convolution(name, x, inputs=CHANNELS, outputs=CHANNELS, **attributes):
     return [node], [numpy_helper.from_array(weight, f"{name}.weight")]
 
 
-def graph(nodes, constants=(), channels=CHANNELS, opset=18, output=("y", None)):
+def graph(nodes, constants=(), channels=CHANNELS, opset=18, outputs=("y",), sides=SIDES):
     """Return a model: ``map``, which is a convolution of ``x``, then ``nodes``, then what is returned."""
     first, weights = convolution("map", "x", inputs=3, outputs=channels)
-    name, shape = output
     made = helper.make_graph(
         [*first, *nodes],
         "graph",
         [
-            helper.make_tensor_value_info(X[0], TensorProto.FLOAT, X[1]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, *sides]),
             helper.make_tensor_value_info("scale", TensorProto.FLOAT, ["batch", "numbers", 1, 1]),
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [*weights, *constants],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    return model
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def constant(name, value, dtype=np.float32):
@@ -63,9 +62,18 @@ def scale_of(numbers):
     ], [constant("axes", [2, 3], np.int64)]
 
 
-def rewritten(model, numbers=1):
-    """Return the model with its shapes, the model after the rules, and how many operators they replaced."""
-    model.graph.input[1].type.tensor_type.shape.dim[1].dim_value = numbers
+def rewritten(model, numbers=1, scales="batch"):
+    """Return the model with its shapes, the model after the rules, and how many operators they replaced.
+
+    Args:
+        model: as :func:`graph` makes it.
+        numbers: in ``scale``, of one image.
+        scales: the batch of ``scale``, a name or a number.
+    """
+    shape = model.graph.input[1].type.tensor_type.shape
+    shape.dim[1].dim_value = numbers
+    if scales != "batch":
+        shape.dim[0].dim_value = scales
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     onnx.checker.check_model(model, full_check=True)
     program = ir.from_proto(model)
@@ -75,18 +83,26 @@ def rewritten(model, numbers=1):
     return model, new, count
 
 
-def outputs(model, folder, numbers, batch):
-    """Return what onnxruntime computes, and the operators of the graph that it runs."""
+def computed(model, folder, batch):
+    """Return what onnxruntime computes, and the graph that it runs."""
     path, runs = folder / f"{len(list(folder.iterdir()))}.onnx", folder / "runs.onnx"
     onnx.save(model, path)
     session = open_session(path, optimised=runs)
     random = np.random.default_rng(batch)
-    given = {
-        "x": random.standard_normal((batch, *X[1][1:])).astype(np.float32),
-        "scale": random.standard_normal((batch, numbers, 1, 1)).astype(np.float32),
-    }
-    given = {value.name: given[value.name] for value in session.get_inputs()}
-    return session.run(None, given)[0], onnx.load(runs).graph
+    given = {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else batch for size in value.shape]
+        given[value.name] = random.standard_normal(shape).astype(np.float32)
+    return session.run(None, given), onnx.load(runs).graph
+
+
+def same(plain, new, folder, batch=3):
+    """Hold what two models compute against each other; return the graph that runs of the second."""
+    wanted, _ = computed(plain, folder, batch)
+    found, runs = computed(new, folder, batch)
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    return runs
 
 
 def ops(graph):
@@ -99,11 +115,12 @@ def blocked_here(graph):
         pytest.skip("onnxruntime has no blocked convolutions on this processor")
 
 
-def scaled(order=1, opset=18, channels=CHANNELS, numbers=CHANNELS):
+def scaled(order=1, opset=18, channels=CHANNELS, numbers=CHANNELS, sides=SIDES, last=None, **attributes):
+    """Return the map times a scale, in one order or the other, then a convolution or ``last``."""
     nodes, constants = scale_of(numbers)
     nodes.append(helper.make_node("Mul", ["map", "s"][::order], ["product"]))
-    last, weights = convolution("y", "product", inputs=channels)
-    return graph([*nodes, *last], [*constants, *weights], channels, opset)
+    end, weights = last or convolution("y", "product", inputs=channels, **attributes)
+    return graph([*nodes, *end], [*constants, *weights], channels, opset, sides=sides)
 
 
 @pytest.mark.parametrize("opset", [18, 19, newest_opset()])
@@ -112,123 +129,190 @@ def scaled(order=1, opset=18, channels=CHANNELS, numbers=CHANNELS):
 def test_a_scale_meets_its_map_in_blocks(numbers, order, opset, tmp_path):
     plain, new, count = rewritten(scaled(order, opset, numbers=numbers), numbers)
     assert count == 1
-    for batch in (1, 3):
-        want, _ = outputs(plain, tmp_path, numbers, batch)
-        got, runs = outputs(new, tmp_path, numbers, batch)
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    same(plain, new, tmp_path, batch=1)
+    runs = same(plain, new, tmp_path)
     blocked_here(runs)
     assert ops(runs)["ReorderOutput"] == 1  # of what is returned
     assert ops(runs)["ReorderInput"] == (numbers > 1)  # of the scale
 
 
-@pytest.mark.parametrize("keepdims", [0, 1])
+def test_scales_of_several_maps_have_their_own_shapes(tmp_path):
+    """Of one height and two widths."""
+    nodes, constants = scale_of(CHANNELS)
+    pooled = helper.make_node("MaxPool", ["map"], ["narrow"], kernel_shape=[1, 2], strides=[1, 2])
+    first, weights = convolution("y", "product")
+    second, more = convolution("z", "other")
+    products = [
+        helper.make_node("Mul", ["map", "s"], ["product"]),
+        helper.make_node("Mul", ["narrow", "s"], ["other"]),
+    ]
+    model = graph([*nodes, pooled, *products, *first, *second], [*constants, *weights, *more], outputs="yz")
+    plain, new, count = rewritten(model, CHANNELS)
+    assert count == 2
+    same(plain, new, tmp_path)
+
+
+def test_a_convolution_is_scaled_before_its_batch_norm_and_clip(tmp_path):
+    """As a layer with a stride is: the product goes on in blocks."""
+    nodes, constants = scale_of(CHANNELS)
+    product = helper.make_node("Mul", ["map", "s"], ["product"])
+    norm_node, norm_constants = norm("bn", "product")
+    model = clipped([*nodes, product, norm_node], [*constants, *norm_constants])
+    plain, new, count = rewritten(model, CHANNELS)
+    assert count == 2
+    runs = same(plain, new, tmp_path)
+    blocked_here(runs)
+    assert ops(runs)["ReorderOutput"] == ops(runs)["ReorderInput"] == 1
+
+
+def test_a_scale_in_blocks_needs_no_convolution(tmp_path):
+    """As in squeeze and excitation, whose gates are convolutions of a pool."""
+    pool = helper.make_node("GlobalAveragePool", ["map"], ["pool"])
+    gate, weights = convolution("gate", "pool")
+    product = helper.make_node("Mul", ["map", "s"], ["product"])
+    last, more = convolution("y", "product")
+    sigmoid = helper.make_node("Sigmoid", ["gate"], ["s"])
+    plain, new, count = rewritten(graph([pool, *gate, sigmoid, product, *last], [*weights, *more]))
+    assert count == 1
+    assert ops(new.graph)["Conv"] == ops(plain.graph)["Conv"]
+    runs = same(plain, new, tmp_path)
+    blocked_here(runs)
+    assert ops(runs)["ReorderOutput"] == 1
+    assert ops(runs)["ReorderInput"] == 0
+
+
+@pytest.mark.parametrize("keepdims", [0, 1, None])
 @pytest.mark.parametrize("axes", [[2, 3], [-1, -2]])
 def test_a_mean_over_a_map_is_a_pool(axes, keepdims, tmp_path):
-    node = helper.make_node("ReduceMean", ["map", "axes"], ["y"], keepdims=keepdims)
+    said = {} if keepdims is None else {"keepdims": keepdims}
+    node = helper.make_node("ReduceMean", ["map", "axes"], ["y"], **said)
     plain, new, count = rewritten(graph([node], [constant("axes", axes, np.int64)]))
     assert count == 1
     assert [value.name for value in new.graph.output] == ["y"]
-    got, runs = outputs(new, tmp_path, 1, 3)
-    want, _ = outputs(plain, tmp_path, 1, 3)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    runs = same(plain, new, tmp_path)
     blocked_here(runs)
     assert ops(runs)["GlobalAveragePool"] == 1
 
 
-def clipped(between, constants=(), channels=CHANNELS):
+def clipped(between, constants=(), channels=CHANNELS, bounds=(0.0, 0.7), outputs=("y",)):
     """Return a clip of what ``between`` makes of the map, then a convolution."""
-    nodes = [*between, helper.make_node("Clip", ["sum", "least", "most"], ["clipped"])]
+    names = [name if bound is not None else "" for name, bound in zip(("least", "most"), bounds, strict=True)]
+    limits = [constant(name, bound) for name, bound in zip(names, bounds, strict=True) if name]
+    nodes = [*between, helper.make_node("Clip", ["sum", *names], ["clipped"])]
     last, weights = convolution("y", "clipped", inputs=channels)
-    limits = [constant("least", 0.0), constant("most", 0.7)]
-    return graph([*nodes, *last], [*constants, *limits, *weights], channels)
+    return graph([*nodes, *last], [*constants, *limits, *weights], channels, outputs=outputs)
 
 
-def norm(name, x, channels=CHANNELS):
-    """Return a batch norm and its constants, its epsilon not the usual one."""
+def norm(name, x, channels=CHANNELS, output="sum", **attributes):
+    """Return a batch norm and its constants."""
     random = np.random.default_rng(3)
     values = {part: random.uniform(0.5, 2, channels) for part in ("weight", "bias", "mean", "var")}
     names = [f"{name}.{part}" for part in values]
-    node = helper.make_node("BatchNormalization", [x, *names], ["sum"], epsilon=0.1)
+    node = helper.make_node("BatchNormalization", [x, *names], [output], **attributes)
     return node, [constant(f"{name}.{part}", value) for part, value in values.items()]
 
 
-def test_a_clip_is_fused_with_the_batch_norm_before_it(tmp_path):
-    add = helper.make_node("Relu", ["map"], ["relu"])
-    node, constants = norm("bn", "relu")
-    plain, new, count = rewritten(clipped([add, node], constants))
+@pytest.mark.parametrize("bounds", [(0.0, 0.7), (0.2, None), (None, 0.7)])
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_a_clip_is_fused_with_the_batch_norm_before_it(epsilon, bounds, tmp_path):
+    doubled = helper.make_node("Add", ["map", "map"], ["double"])
+    node, constants = norm("bn", "double", **({} if epsilon is None else {"epsilon": epsilon}))
+    plain, new, count = rewritten(clipped([doubled, node], constants, bounds=bounds))
     assert count == 1
     assert "BatchNormalization" not in ops(new.graph)
-    got, runs = outputs(new, tmp_path, 1, 3)
-    want, _ = outputs(plain, tmp_path, 1, 3)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    runs = same(plain, new, tmp_path)
     blocked_here(runs)
     assert "Clip" not in ops(runs)
     assert ops(runs)["ReorderInput"] == 0
 
 
-def test_a_batch_norm_that_others_use_stays(tmp_path):
-    node, constants = norm("bn", "map")
-    model = clipped([node], constants)
-    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
-    plain, new, count = rewritten(model)
+@pytest.mark.parametrize("used", ["as an output", "by an operator"])
+def test_a_batch_norm_that_others_use_stays(used, tmp_path):
+    doubled = helper.make_node("Add", ["map", "map"], ["double"])
+    node, constants = norm("bn", "double")
+    other = helper.make_node("Softsign", ["sum"], ["soft"])
+    names = ("y", "sum") if used == "as an output" else ("y", "soft")
+    plain, new, count = rewritten(clipped([doubled, node, other], constants, outputs=names))
     assert count == 1
     assert ops(new.graph)["BatchNormalization"] == 1
-    np.testing.assert_allclose(
-        outputs(new, tmp_path, 1, 3)[0], outputs(plain, tmp_path, 1, 3)[0], rtol=1e-5, atol=1e-5
-    )
-
-
-def test_a_clip_right_behind_a_convolution_is_fused_as_it_is():
-    between, weights = convolution("sum", "map")
-    assert rewritten(clipped(between, weights))[2] == 0
+    same(plain, new, tmp_path)
 
 
 def unchanged():
-    """Return models that no rule fits, by why."""
+    """Return models that no rule fits, by why, and the numbers in a scale of theirs."""
     nodes, constants = scale_of(CHANNELS)
     last, weights = convolution("y", "product")
     both = [*constants, *weights]
+    axes = constant("axes", [2, 3], np.int64)
     twice = [
         helper.make_node("Mul", ["map", "s"], ["one"]),
         helper.make_node("Mul", ["map", "s"], ["other"]),
         helper.make_node("Add", ["one", "other"], ["product"]),
     ]
-    softsign = helper.make_node("Softsign", ["map"], ["soft"])
-    square = helper.make_node("Mul", ["map", "map"], ["product"])
+    soft = helper.make_node("Softsign", ["map"], ["soft"])
+    of_soft = helper.make_node("Mul", ["soft", "s"], ["product"])
     fixed = helper.make_node("Mul", ["map", "c"], ["product"])
-    mean = helper.make_node("ReduceMean", ["map", "one_axis"], ["y"], keepdims=0)
-    odd, odd_constants = norm("bn", "map", 24)
+    ones = constant("c", np.ones((1, CHANNELS, 1, 1)))
+    one_axis = constant("axes", [2], np.int64)
+    mean = helper.make_node("ReduceMean", ["map", "axes"], ["y"], keepdims=0)
+    between, between_weights = convolution("sum", "map")
+    normed, normed_constants = norm("bn", "map")
+    narrow, narrow_weights = convolution("narrow", "map", inputs=8, outputs=CHANNELS, group=4)
+    of_narrow = helper.make_node("Mul", ["narrow", "s"], ["product"])
+    limit = helper.make_node("ReduceMax", ["scale"], ["most"], keepdims=0)
+    computed_limit = clipped([*between, limit], between_weights, bounds=(0.0, None))
+    computed_limit.graph.node[-2].input[2] = "most"
+    leaving = helper.make_node("Softsign", ["product"], ["y"])
     return {
-        "two scales share a map": graph([*nodes, *twice, *last], both),
-        "no blocked map": graph(
-            [*nodes, softsign, helper.make_node("Mul", ["soft", "s"], ["product"]), *last], both
+        "two scales share a map": (graph([*nodes, *twice, *last], both), CHANNELS),
+        "no blocked map": (graph([*nodes, soft, of_soft, *last], both), CHANNELS),
+        "a map of a convolution with small groups": (
+            graph([*nodes, *narrow, of_narrow, *last], [*both, *narrow_weights]),
+            CHANNELS,
         ),
-        "a map times itself": graph([*nodes, square, *last], both),
-        "a constant scale": graph([fixed, *last], [*weights, constant("c", np.ones((1, CHANNELS, 1, 1)))]),
-        "a mean over one axis": graph([mean], [constant("one_axis", [2], np.int64)]),
-        "half a block of channels": scaled(channels=24, numbers=24),
-        "a mean of half a block": graph(
-            [helper.make_node("ReduceMean", ["map", "axes"], ["y"])],
-            [constant("axes", [2, 3], np.int64)],
-            channels=24,
+        "a product that leaves the blocks": (scaled(last=([leaving], [])), CHANNELS),
+        "a product that is returned": (
+            scaled(last=([helper.make_node("Identity", ["product"], ["y"])], [])),
+            32,
         ),
-        "a clip of half a block": clipped([odd], odd_constants, channels=24),
+        "a map of one number": (scaled(sides=(1, 1)), CHANNELS),
+        "a constant scale": (graph([fixed, *last], [*weights, ones]), 1),
+        "channels that no block is padded from": (scaled(channels=30, numbers=30), 30),
+        "a mean over one axis": (graph([mean], [one_axis]), 1),
+        "a mean over a large map": (graph([mean], [axes], sides=(32, 33)), 1),
+        "a mean of half a block": (graph([mean], [axes], channels=24), 1),
+        "a clip behind a convolution": (clipped(between, between_weights), 1),
+        "a clip behind a convolution and its batch norm": (clipped([normed], normed_constants), 1),
+        "a clip to what is computed": (computed_limit, 4),
     }
 
 
 @pytest.mark.parametrize("why", unchanged())
 def test_other_operators_stay(why):
-    model = unchanged()[why]
-    numbers = 24 if "half" in why else CHANNELS
+    model, numbers = unchanged()[why]
     plain, new, count = rewritten(model, numbers)
     assert count == 0
     assert ops(new.graph) == ops(plain.graph)
 
 
+def test_a_scale_that_all_images_share_stays():
+    plain, new, count = rewritten(scaled(), CHANNELS, scales=1)
+    assert count == 0
+    assert ops(new.graph) == ops(plain.graph)
+
+
+def test_half_a_block_of_channels_is_scaled(tmp_path):
+    plain, new, count = rewritten(scaled(channels=24, numbers=24), 24)
+    assert count == 1
+    runs = same(plain, new, tmp_path)
+    blocked_here(runs)
+    assert ops(runs)["ReorderOutput"] == ops(runs)["ReorderInput"] == 1
+
+
 class Inverted(nn.Module):
     """What MobileNets are made of: a wider map, a dynamic depthwise convolution, and back."""
 
-    def __init__(self, family, side):
+    def __init__(self, family):
         super().__init__()
         layer = nn.Conv2d if family == "static" else FAMILIES[family]
         self.wide = nn.Sequential(nn.Conv2d(24, 96, 1, bias=False), nn.BatchNorm2d(96), nn.ReLU6())
@@ -244,7 +328,7 @@ class Inverted(nn.Module):
 def network(family, stir):
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5))
     stem = nn.Conv2d(3, 24, 3, padding=1)
-    return stir(nn.Sequential(stem, Inverted(family, 8), Inverted(family, 8), *head))
+    return stir(nn.Sequential(stem, Inverted(family), Inverted(family), *head))
 
 
 @pytest.mark.parametrize("family", ["static", "kw", "kwb"])
@@ -276,9 +360,18 @@ def test_both_layouts_compute_the_same(family, stir, tmp_path):
     np.testing.assert_allclose(found[BLOCKED], found[PLAIN], rtol=1e-4, atol=1e-5)
 
 
-def test_only_fp32_is_blocked(stir, tmp_path):
-    model, path = network("kw", stir), tmp_path / "model.onnx"
+def test_only_fp32_is_blocked(stir, tmp_path, monkeypatch):
+    """The step of an fp16 export that passes in fp32 is laid out as the file will be."""
+    model, path, seen = network("kw", stir), tmp_path / "model.onnx", []
+    layout = OnnxRuntime.layout
+
+    def kept(self, options):
+        seen.append((options.dtype, layout(self, options)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(OnnxRuntime, "layout", kept)
     export.onnx.export(model, path, input_size=(3, 8, 8), dtype="fp16")
+    assert set(seen) == {("fp32", PLAIN), ("fp16", PLAIN)}
     assert OnnxRuntime().metadata(path)["layout"] == PLAIN
     assert "Resize" not in ops(onnx.load(path).graph)
 
@@ -303,26 +396,13 @@ def test_the_command_has_the_choice(tmp_path, monkeypatch):
     assert OnnxRuntime().metadata(tmp_path / "resnet10_kwb.onnx")["layout"] == PLAIN
 
 
-def test_what_is_timed_on_cuda_is_plain(stir, tmp_path, monkeypatch):
+def test_what_is_timed_on_cuda_is_plain(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(OnnxRuntime, "export", lambda self, model, path, options: seen.append(options.layout))
-    monkeypatch.setattr("export.benchmark.engine.atomic_path", open_nothing)
+    monkeypatch.setattr("export.benchmark.engine.atomic_path", contextlib.nullcontext)
     for device in ("cpu", "cuda"):
         setting = Setting(input_size=(3, 8, 8), device=device)
         path = ENGINES["onnx"].artifact(setting, tmp_path)
         seen.append(path.parent.name)
         ENGINES["onnx"].export(torch.nn.Identity(), setting, path)
     assert seen == ["onnx", BLOCKED, "onnx-plain", PLAIN]
-
-
-class open_nothing:
-    """Stands in for a file that is written."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self.path
-
-    def __exit__(self, *error):
-        return None

@@ -109,6 +109,16 @@ def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path)
         assert made_by["threads"] == (threads or "the library's own choice")
 
 
+def test_measurements_of_another_layout_are_made_anew(stir, measured, tmp_path):
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    cache = tmp_path / "times.json"
+    for layout, count in (("blocked", 1), ("blocked", 1), ("plain", 2)):
+        options = ExportOptions(input_size=SIZE, layout=layout)
+        tuning.measured(OnnxRuntime(), model, options, cache)
+        assert len(measured) == count
+        assert json.loads(cache.read_text())["made_by"]["layout"] == layout
+
+
 def test_artifacts_are_timed_on_the_threads_asked_for_and_torch_keeps_its_own(model, monkeypatch):
     seen = []
 

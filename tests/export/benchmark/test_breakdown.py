@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
-from export.base import ExportOptions
+from export.base import BLOCKED, ExportOptions
 from export.benchmark import clocks, profile
 from export.benchmark.attribution import (
     BETWEEN,
@@ -19,6 +20,7 @@ from export.benchmark.attribution import (
     UNATTRIBUTED,
     Origin,
     mark,
+    origins,
 )
 from export.benchmark.breakdown import break_down
 from export.benchmark.clocks import CLOCKS, Call, Clocked, calls
@@ -28,6 +30,7 @@ from export.benchmark.prepare import WrongResult
 from export.benchmark.profile import Part, Profile, summarise
 from export.onnx import OnnxRuntime, to_proto
 from zoo.errors import ZooError
+from zoo.layers import KernelWeightedConv2d
 
 
 @pytest.mark.parametrize("runtime", CLOCKS)
@@ -65,12 +68,26 @@ def test_what_is_profiled_is_what_is_exported(subjects, tmp_path):
     options = ExportOptions(input_size=size)
     OnnxRuntime().export(model, tmp_path / "model.onnx", options)
     exported = onnx.load(tmp_path / "model.onnx").graph
-    profiled = to_proto(model, options, blocked=True).graph
+    profiled = to_proto(model, options, OnnxRuntime().layout(options)).graph
     assert Counter(node.op_type for node in exported.node) == Counter(node.op_type for node in profiled.node)
     # What is known of shapes decides what onnxruntime fuses, so it must survive the marking.
     mark(profiled)
     made = {value for node in profiled.node for value in node.output}
     assert made - {"logits"} <= {value.name for value in profiled.value_info}
+
+
+def test_what_keeps_maps_in_blocks_counts_as_what_it_stands_for():
+    """A scale spread over its map, and a batch norm as a convolution."""
+    layer = KernelWeightedConv2d(32, 32, 3, padding=1, stride=2, groups=32, bias=False)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), layer, nn.BatchNorm2d(32), nn.ReLU6(), *head).eval()
+    graph = to_proto(model, ExportOptions(input_size=(3, 8, 8)), BLOCKED).graph
+    found = Counter((each.layer, each.kind, each.op) for each in origins(graph, model))
+    assert found["1", CONVOLUTION, "Resize"] == 1
+    assert found["1", CONVOLUTION, "Conv"] == 1
+    assert found["1", CONTEXT, "GlobalAveragePool"] == 1
+    assert sum(count for (_, kind, op), count in found.items() if (kind, op) == (REST, "Conv")) == 1
+    assert found["0", STATIC_CONVOLUTION, "Conv"] == 1
 
 
 def test_a_wrong_model_is_not_profiled(subjects, monkeypatch):
