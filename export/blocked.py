@@ -241,9 +241,9 @@ def _reads_blocks(node: ir.Node) -> bool:
 
 
 def _batch_norm(x: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
-    """Return what ``x`` alone is a batch norm of, its factor and its offset; None where there is no such."""
+    """Return what ``x`` is a batch norm of, its factor and its offset; None where it is none."""
     maker = x.producer()
-    if maker is None or maker.op_type != "BatchNormalization" or len(x.uses()) > 1 or x.is_graph_output():
+    if maker is None or maker.op_type != "BatchNormalization":
         return None
     known = [None if value is None else value.const_value for value in maker.inputs[1:]]
     numbers = [tensor.numpy().astype(np.float64) for tensor in known if tensor is not None]
