@@ -40,6 +40,9 @@ BLOCKED, PLAIN = LAYOUTS = "blocked", "plain"
 """How an ONNX file treats its maps: as onnxruntime's convolutions like them (:mod:`export.blocked`), or as
 the layers write it."""
 
+BLOCKED_PREFIX = "blocked."
+"""How the constants begin that the first of the two adds."""
+
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""
 

@@ -21,8 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-PREFIX = "blocked."
-"""How the constants that the rules add begin."""
+from export.base import BLOCKED_PREFIX
 
 _BLOCK = 16
 """Channels in a block with AVX512, and a multiple of those in one on every other processor."""
@@ -191,7 +190,7 @@ class _Rewriter:
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Return the float32 initializer of this name, made the first time it is asked for."""
-        name = f"{PREFIX}{name}"
+        name = f"{BLOCKED_PREFIX}{name}"
         if name not in self.graph.initializers:
             tensor = ir.tensor(array.astype(np.float32), name=name)
             kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from export.base import BLOCKED_PREFIX
 from zoo.layers import DynamicConv2d
 
 CONTEXT, FACTORS, CONVOLUTION = "context", "factors", "convolution"
@@ -80,8 +81,6 @@ def origins(graph: Any, model: nn.Module) -> list[Origin]:
     """Return the origin of every node of a graph that torch exported from ``model``."""
     dynamic = {name for name, module in model.named_modules() if isinstance(module, DynamicConv2d)}
     modules = {name for name, _ in model.named_modules()}
-    from export.blocked import PREFIX
-
     constants = {tensor.name for tensor in graph.initializer}
     layers = [_layer(node, modules, dynamic) for node in graph.node]
     owner = {value: layer for node, layer in zip(graph.node, layers, strict=True) for value in node.output}
@@ -103,7 +102,7 @@ def origins(graph: Any, model: nn.Module) -> list[Origin]:
         is_pool = node.op_type in _POOLS and outside
         sees_input.update(dict.fromkeys(node.output, direct and not is_pool))
         # A scale that is brought to the shape of its map is work on the map.
-        spread = node.op_type == "Resize" and node.input[2].startswith(PREFIX)
+        spread = node.op_type == "Resize" and node.input[2].startswith(BLOCKED_PREFIX)
         kind = CONTEXT if is_pool else CONVOLUTION if direct or spread else FACTORS
         found.append(Origin(layer, kind, node.op_type))
     return found
@@ -184,9 +183,7 @@ def _static(node: Any, layer: str, modules: Iterable[str]) -> Origin:
     A convolution into which a normalisation was folded stands in that one's scope; its weight tells its own.
     One that stands for a normalisation is none of the network's.
     """
-    from export.blocked import PREFIX
-
-    if node.op_type != "Conv" or node.input[1].startswith(PREFIX):
+    if node.op_type != "Conv" or node.input[1].startswith(BLOCKED_PREFIX):
         return Origin(layer, REST, node.op_type)
     owner = node.input[1].removesuffix(".weight")
     return Origin(owner if owner in modules else layer, STATIC_CONVOLUTION, node.op_type)

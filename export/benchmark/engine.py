@@ -119,8 +119,9 @@ class FileEngine(Engine):
         """Return a file in a folder of its own, because some formats write several."""
         kind = f"{self.kind}-b{setting.batch}" if setting.frozen else self.kind
         kind += f"-{setting.dtype}" if setting.dtype != FP32 else ""
-        usual = None if self.runtime is None else self.runtime.layout(ExportOptions())
-        kind += f"-{setting.layout}" if usual not in (None, setting.layout) else ""
+        layout = None if self.runtime is None else self.runtime.layout(_options(setting))
+        # Of another type there is no other layout.
+        kind += f"-{layout}" if layout == PLAIN and setting.dtype == FP32 else ""
         return folder / kind / f"model{self.suffix}"
 
     def prepare(self, model: nn.Module, setting: Setting, folder: Path) -> Bind:
@@ -138,13 +139,7 @@ class FileEngine(Engine):
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            batch = setting.batch if setting.frozen else None
-            options = ExportOptions(
-                input_size=setting.input_size,
-                batch=batch,
-                dtype=setting.dtype,
-                layout=setting.layout,
-            )
+            options = _options(setting)
             self.write(in_half(model) if options.dtype == FP16 else model, options, temporary)
             if options.dtype == INT8:
                 images = setting.images
@@ -175,3 +170,11 @@ class FileEngine(Engine):
         Raises:
             ZooError: it cannot be loaded here.
         """
+
+
+def _options(setting: Setting) -> ExportOptions:
+    """Return what a file for ``setting`` is exported with; its lowering is the model's."""
+    batch = setting.batch if setting.frozen else None
+    return ExportOptions(
+        input_size=setting.input_size, batch=batch, dtype=setting.dtype, layout=setting.layout
+    )

@@ -13,11 +13,14 @@ from torch import nn
 
 import export.onnx
 import export.openvino
-from export.base import BLOCKED, LAYOUTS, PLAIN, ExportOptions
+from export.base import BLOCKED, BLOCKED_PREFIX, LAYOUTS, PLAIN, ExportOptions
+from export.benchmark import prepare
 from export.benchmark.engine import Setting
 from export.benchmark.engines import ENGINES
+from export.benchmark.plan import Candidate
 from export.benchmark.sessions import open_session
-from export.blocked import PREFIX, keep_blocked
+from export.benchmark.subjects import Subjects
+from export.blocked import keep_blocked
 from export.onnx import OnnxRuntime, newest_opset
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES
@@ -355,7 +358,7 @@ def test_both_layouts_compute_the_same(family, stir, tmp_path):
         assert OnnxRuntime().metadata(path)["layout"] == layout
         images = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
         found[layout] = OnnxRuntime().load(path)(images)
-        added = any(value.name.startswith(PREFIX) for value in onnx.load(path).graph.initializer)
+        added = any(value.name.startswith(BLOCKED_PREFIX) for value in onnx.load(path).graph.initializer)
         assert added == (layout == BLOCKED and family != "convex")
     np.testing.assert_allclose(found[BLOCKED], found[PLAIN], rtol=1e-4, atol=1e-5)
 
@@ -406,3 +409,20 @@ def test_what_is_timed_on_cuda_is_plain(tmp_path, monkeypatch):
         seen.append(path.parent.name)
         ENGINES["onnx"].export(torch.nn.Identity(), setting, path)
     assert seen == ["onnx", BLOCKED, "onnx-plain", PLAIN]
+
+
+def test_what_is_certified_before_it_is_timed_on_cuda_is_plain(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        prepare, "certified_export", lambda runtime, model, path, options: seen.append(options)
+    )
+    workshop = prepare.Workshop(Subjects(pretrained=False), tmp_path, certify=True)
+    for device in ("cpu", "cuda"):
+        workshop.export(Candidate("resnet10_kw", "onnx", device=device))
+    assert [options.layout for options in seen] == [BLOCKED, PLAIN]
+
+
+def test_openvinos_command_has_no_choice(capsys):
+    with pytest.raises(SystemExit):
+        export.openvino.main(["--model", "resnet10_kw", "--layout", "plain"])
+    assert "unrecognized arguments: --layout" in capsys.readouterr().err

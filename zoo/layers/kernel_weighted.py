@@ -64,9 +64,11 @@ class KernelWeightedConv2d(DynamicConv2d):
 
     def gates(self, context: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """Return the gates (N, O, I/G), or those of a slice of the output channels."""
-        vectors = self.vectors[first:last]
-        gates = F.linear(self.reduce(context), vectors.flatten(0, 1)).sigmoid()
-        return gates.unflatten(1, (-1, vectors.shape[1]))
+        return self._row_of_gates(context, first, last).unflatten(1, (-1, self.vectors.shape[1]))
+
+    def _row_of_gates(self, context: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """Return the gates as they are made, (N, O * I/G)."""
+        return F.linear(self.reduce(context), self.vectors[first:last].flatten(0, 1)).sigmoid()
 
     def factors(
         self, context: Tensor, first: int = 0, last: int | None = None
@@ -79,7 +81,7 @@ class KernelWeightedConv2d(DynamicConv2d):
     def convolve(self, x: Tensor, context: Tensor, geometry: Geometry, lowering: str) -> Tensor:
         """Convolve as the base does, or gate the input channels of a depthwise convolution."""
         if lowering == "scaled":
-            gates = F.linear(self.reduce(context), self.vectors.flatten(0, 1)).sigmoid()
+            gates = self._row_of_gates(context)
             return lowerings.scaled(x, gates, self.weight.unsqueeze(0), 1, geometry)
         return self.convolve_factors(x, context, geometry, lowering)
 
