@@ -24,17 +24,30 @@ def test_what_fp32_cannot_tell_is_excused_at_large_magnitude_only():
     def rough(images, by):
         return (exact(images) * (1 + by * (np.abs(images).max() > 10))).astype(np.float32)
 
-    certificate = certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE, other_precision=exact)
+    certificate = certify(lambda x: rough(x, -1.5e-4), lambda x: rough(x, 2e-5), SIZE, other_precision=exact)
     assert certificate.passed
-    assert certificate.checks[-1].note == "rounding alone moves the eager model by 1e-02"
-    assert certificate.checks[-1].allowed == 0.05
+    assert certificate.checks[-1].name == "magnitude 10"
+    assert certificate.checks[-1].note == "rounding alone moves the eager model by 2e-05"
+    assert certificate.checks[-1].allowed == pytest.approx(2e-4, rel=0.02)
     assert certificate.relaxed == certificate.checks[-1:]
     assert certificate.max_rel == 0
-    little = certify(lambda x: rough(x, -0.001), lambda x: rough(x, 0.001), SIZE, other_precision=exact)
-    assert little.checks[-1].allowed == pytest.approx(0.01, rel=0.02)
-    assert not certify(lambda x: rough(x, -0.01), lambda x: rough(x, 0.01), SIZE).passed
-    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 0.01), SIZE, other_precision=exact).passed
+    assert not certify(lambda x: rough(x, -1.5e-4), lambda x: rough(x, 2e-5), SIZE).passed
+    assert not certify(lambda x: rough(x, 0.2), lambda x: rough(x, 2e-5), SIZE, other_precision=exact).passed
     assert not certify(lambda x: exact(x) + 0.01, exact, SIZE, other_precision=exact).passed
+
+
+def test_what_rounding_moves_further_is_not_judged(expected):
+    def exact(images):
+        return expected(images) * (1.0001 if loud(images, 25) else 1)
+
+    def got(images, by):
+        return expected(images) * np.float32(1 + by * loud(images, 25))
+
+    for by in (0.0005, 0.05):
+        certificate = certify(lambda x, by=by: got(x, by), expected, SIZE, other_precision=exact)
+        assert certificate.passed
+        assert certificate.checks[-1].name == "magnitude 10, halved"
+        assert certificate.relaxed == ()
 
 
 def loud(images, above):
