@@ -52,6 +52,8 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
+    # Idle threads would spin for milliseconds on the cores of whatever runs next: another session, or torch.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     source = model if isinstance(model, bytes) else str(model)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime announces its fall back

@@ -6,13 +6,13 @@ On the CPU always, as exports and their certificates are made there; on another 
 the fastest, which ``python -m export.benchmark --lowerings all --devices cuda`` shows.
 """
 
+import functools
 import hashlib
 import json
 import math
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import nn
 
 from export._metadata import versions
 from export.base import ExportOptions, Predict, Runtime
+from export.benchmark.measure import calls_per_turn, interleave
 from export.parity import prepared
 from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
@@ -31,7 +32,6 @@ from zoo.layers import LOWERINGS, fold
 from zoo.machine import cpu_model
 
 _ROUNDS = 9
-_TURN = 2e-3
 
 Seconds = dict[str, dict[str, float]]
 """Time of a call by the name of the lowering and the batch size."""
@@ -205,22 +205,11 @@ def _times(predicts: dict[str, Predict], options: ExportOptions) -> Seconds:
     for batch in batches(options):
         assert options.input_size is not None
         images = np.random.default_rng(0).standard_normal((batch, *options.input_size), dtype=np.float32)
-        for predict in predicts.values():
-            _call(predict, images)
-        calls = {name: max(1, int(_TURN / _call(predict, images))) for name, predict in predicts.items()}
-        turns: dict[str, list[float]] = {name: [] for name in predicts}
-        for _ in range(_ROUNDS):
-            for name, predict in predicts.items():
-                turns[name].append(min(_call(predict, images) for _ in range(calls[name])))
-        for name, times in turns.items():
-            found[name][str(batch)] = statistics.median(times)
+        calls = [functools.partial(predict, images) for predict in predicts.values()]
+        samples = interleave(calls, [calls_per_turn(call) for call in calls], _ROUNDS)
+        for name, seen in zip(predicts, samples, strict=True):
+            found[name][str(batch)] = statistics.median(map(min, seen.own))
     return found
-
-
-def _call(predict: Predict, images: np.ndarray) -> float:
-    start = time.perf_counter()
-    predict(images)
-    return time.perf_counter() - start
 
 
 def _table(times: Seconds) -> str:

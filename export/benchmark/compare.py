@@ -10,7 +10,7 @@ from typing import NamedTuple
 from export.benchmark.layout import aligned
 from export.benchmark.plan import Candidate
 from export.benchmark.results import Run
-from export.benchmark.statistics import Interval, bootstrap_median, change, paired_ratios
+from export.benchmark.statistics import Interval, Ratios, bootstrap_median, change
 from zoo.errors import ZooError
 
 _FACTS = ("cpu", "isa", "gpu", "usable_cores", "os", "python", "versions")
@@ -120,10 +120,6 @@ def differences(now: Run, then: Run) -> list[str]:
     return found
 
 
-def _taxes(run: Run) -> dict[Candidate, Sequence[float]]:
-    """Return the ratios to the twin, one a round, of every dynamic candidate."""
-    return {
-        result.candidate: paired_ratios(result.rounds, result.twin_rounds).tolist()
-        for result in run.results
-        if result.twin_ns
-    }
+def _taxes(run: Run) -> dict[Candidate, Ratios]:
+    """Return the ratios to the twin of every dynamic candidate."""
+    return {result.candidate: result.ratios for result in run.results if result.twin_ns}

@@ -12,7 +12,7 @@ from export.benchmark.engines import ENGINES
 from export.benchmark.environment import machine
 from export.benchmark.layout import aligned
 from export.benchmark.results import Result, Run
-from export.benchmark.statistics import Interval, Latency, latency, paired_ratio, paired_ratios
+from export.benchmark.statistics import Interval, Latency, bootstrap_median, latency
 
 _STEADY = 1.15
 """How far apart the taxes of a row's first and second half of rounds may be for it to be of one regime."""
@@ -101,24 +101,26 @@ def legend(run: Run) -> str:
         lines.append(f"Timed with random weights: {', '.join(random)}.")
     if unsteady := [text for result in run.results if (text := _unsteady(result))]:
         found = "; ".join(unsteady)
-        lines.append(f"Unsteady, the tax of all, of the first and of the second half of the rounds: {found}.")
+        lines.append(f"Unsteady, the tax of all rounds and of each pass, or half of a single one: {found}.")
     return "\n".join([*lines, *run.notes])
 
 
 def _unsteady(result: Result) -> str | None:
-    """Return what a result is called and its tax then and later; None where the halves of its rounds agree.
+    """Return what a result is called and its tax in each pass; None where they agree.
 
-    A median over rounds of two regimes, and its interval, describe neither.
+    A median over rounds of several regimes describes none. A single pass is held against itself, half by half.
     """
     if not result.twin_ns or len(result.rounds) < 2:
         return None
-    ratios = paired_ratios(result.rounds, result.twin_rounds)
-    middle = len(ratios) // 2
-    whole, first, second = (float(np.median(part)) for part in (ratios, ratios[:middle], ratios[middle:]))
-    if max(first, second) <= _STEADY * min(first, second):
+    whole, parts = np.concatenate(result.ratios), result.ratios
+    if len(parts) == 1:
+        middle = len(whole) // 2
+        parts = whole[:middle], whole[middle:]
+    medians = [float(np.median(part)) for part in parts]
+    if max(medians) <= _STEADY * min(medians):
         return None
-    candidate = result.candidate
-    return f"{candidate.label} {candidate.how} {whole:.2f}: {first:.2f} / {second:.2f}"
+    candidate, each = result.candidate, " / ".join(f"{median:.2f}" for median in medians)
+    return f"{candidate.label} {candidate.how} {np.median(whole):.2f}: {each}"
 
 
 def _row(result: Result) -> Row:
@@ -127,7 +129,7 @@ def _row(result: Result) -> Row:
         result,
         seen,
         result.candidate.batch / seen.mean,
-        paired_ratio(result.rounds, result.twin_rounds) if result.twin_ns else None,
+        bootstrap_median(result.ratios) if result.twin_ns else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from export.benchmark.environment import FACTS
 from export.benchmark.plan import Candidate
-from export.benchmark.statistics import Rounds
+from export.benchmark.statistics import Ratios, Rounds, by_pass, paired_ratios
 from zoo.errors import ZooError
 
 FORMAT = 1
@@ -32,6 +32,7 @@ class Result:
         file_bytes: of the artifact; None where there is none.
         memory_bytes: see :mod:`export.benchmark.memory`; None where it was not measured.
         error: relative, against the unlowered eager model.
+        passes: how many of the rounds each pass had; empty where the file does not say.
     """
 
     candidate: Candidate
@@ -45,9 +46,10 @@ class Result:
     file_bytes: int | None = None
     memory_bytes: int | None = None
     error: float = 0.0
+    passes: Sequence[int] = ()
 
     def longer(self, own: Rounds, partner: Rounds) -> "Result":
-        """Return the same with further rounds of its own and of its twin, in seconds.
+        """Return the same with another pass: rounds of its own and of its twin, in seconds.
 
         Without rounds of the twin, which may have failed meanwhile, there is nothing to compare with: they
         are left out.
@@ -58,6 +60,7 @@ class Result:
             self,
             rounds_ns=[*self.rounds_ns, *in_nanoseconds(own)],
             twin_ns=[*self.twin_ns, *in_nanoseconds(partner)],
+            passes=(*self.passes, len(own)),
         )
 
     @cached_property
@@ -69,6 +72,11 @@ class Result:
     def twin_rounds(self) -> Rounds:
         """The same of its static twin."""
         return _in_seconds(self.twin_ns)
+
+    @cached_property
+    def ratios(self) -> Ratios:
+        """For every pass its rounds' ratios to the static twin."""
+        return by_pass(paired_ratios(self.rounds, self.twin_rounds), self.passes)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ def read(path: Path) -> Run:
                 raise ValueError("a round without calls")
             if result.twin_ns and len(result.twin_ns) != len(result.rounds_ns):
                 raise ValueError("a twin of other rounds")
+            if result.passes and sum(result.passes) != len(result.rounds_ns):
+                raise ValueError("passes of other rounds")
         if missing := FACTS - run.environment.keys():
             raise ValueError(f"no {sorted(missing)[0]} in the environment")
         if not isinstance(run.environment["versions"], dict):
@@ -150,7 +160,7 @@ def _in_seconds(rounds_ns: Sequence[Sequence[int]]) -> Rounds:
 
 
 def _result(row: dict[str, Any]) -> Result:
-    own = {entry.name: row[entry.name] for entry in fields(Candidate) if entry.name != "fixed"}
-    own["fixed"] = row.get("fixed", False)  # which older files do not say
+    row = {"fixed": False, **row, "passes": tuple(row.get("passes", ()))}  # which older files do not say
+    own = {entry.name: row[entry.name] for entry in fields(Candidate)}
     rest = {entry.name: row[entry.name] for entry in fields(Result) if entry.name != "candidate"}
     return Result(Candidate(**own), **rest)

@@ -182,6 +182,7 @@ class Benchmark:
             candidate,
             rounds_ns=in_nanoseconds(samples.own),
             twin_ns=in_nanoseconds(samples.partner),
+            passes=(len(samples.own),),
             lowerings=dict(Counter(lowerings_of(deployed).values())),
             params=params,
             macs=macs,

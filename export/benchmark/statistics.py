@@ -4,7 +4,9 @@ A machine's speed drifts: its clock, its temperature, its other users. Two candi
 after the other see the same machine, so their ratio is free of the drift, and the median over rounds is free
 of the rounds in which something else disturbed one of the two.
 
-A candidate's samples are ``rounds``: for every round the seconds of each call.
+A candidate's samples are ``rounds``: for every round the seconds of each call. What lasts as long as the
+rounds of a pass, like where in memory a file was loaded to, is the same in all of them: so ratios come by
+pass, and an interval is over passes as over rounds.
 """
 
 import functools
@@ -15,6 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 Rounds = Sequence[Sequence[float]]
+
+Ratios = Sequence[Sequence[float]]
+"""For every pass a ratio for each of its rounds."""
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -58,28 +63,39 @@ def paired_ratios(rounds: Rounds, twin: Rounds) -> np.ndarray:
     return np.array([median(calls) / median(others) for calls, others in pairs])
 
 
-def bootstrap_median(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
+def by_pass(values: Sequence[float] | np.ndarray, lengths: Sequence[int]) -> Ratios:
+    """Split what there is one of for each round into passes of these lengths; without any it is one pass."""
+    if not lengths:
+        return [tuple(values)]
+    ends = np.cumsum(lengths)
+    return [tuple(values[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+
+def bootstrap_median(ratios: Ratios, seed: int = 0) -> Interval:
     """Return the median and its percentile bootstrap interval; equal arguments give equal intervals.
 
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.)
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; in two stages, passes and then
+    rounds of each: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.)
     """
-    return _interval(float(np.median(values)), _resampled_medians(tuple(values), seed))
+    return _interval(_median(ratios), _resampled_medians(tuple(map(tuple, ratios)), seed))
 
 
 def paired_ratio(rounds: Rounds, twin: Rounds, seed: int = 0) -> Interval:
-    """Return the latency over the twin's: the median over rounds of the ratio within each."""
-    return bootstrap_median(paired_ratios(rounds, twin), seed)
+    """Return the latency over the twin's in one pass: the median over rounds of the ratio within each."""
+    return bootstrap_median([paired_ratios(rounds, twin)], seed)
 
 
-def change(now: Sequence[float] | np.ndarray, then: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
+def change(now: Ratios, then: Ratios, seed: int = 0) -> Interval:
     """Return the ratio of two runs' medians; the runs are independent, so each is resampled by itself.
 
     Args:
-        now, then: one ratio a round, from :func:`paired_ratios`.
+        now, then: of :func:`paired_ratios`, by pass.
         seed: of the resampling.
     """
-    medians = _resampled_medians(tuple(now), seed) / _resampled_medians(tuple(then), seed + 1)
-    return _interval(float(np.median(now) / np.median(then)), medians)
+    resampled = [
+        _resampled_medians(tuple(map(tuple, each)), seed + more) for more, each in enumerate((now, then))
+    ]
+    return _interval(_median(now) / _median(then), resampled[0] / resampled[1])
 
 
 def mean_interval(values: np.ndarray) -> Interval:
@@ -89,11 +105,21 @@ def mean_interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
+def _median(ratios: Ratios) -> float:
+    return float(np.median(np.concatenate([np.asarray(each, float) for each in ratios])))
+
+
 @functools.lru_cache(maxsize=8192)  # one table shows what another one does, and each asks anew
-def _resampled_medians(values: tuple[float, ...], seed: int) -> np.ndarray:
-    array = np.asarray(values)
-    picks = np.random.default_rng(seed).integers(0, len(array), (_RESAMPLES, len(array)))
-    return np.median(array[picks], axis=1)
+def _resampled_medians(ratios: tuple[tuple[float, ...], ...], seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    lengths = np.array([len(each) for each in ratios])
+    padded = np.full((len(ratios), lengths.max()), np.nan)
+    for row, each in zip(padded, ratios, strict=True):
+        row[: len(each)] = each
+    passes = random.integers(0, len(ratios), (_RESAMPLES, len(ratios), 1))
+    picks = random.integers(0, lengths[passes], (_RESAMPLES, *padded.shape))
+    drawn = np.where(np.arange(padded.shape[1]) < lengths[passes], padded[passes, picks], np.nan)
+    return np.nanmedian(drawn.reshape(_RESAMPLES, -1), axis=1)
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:

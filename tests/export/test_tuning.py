@@ -10,6 +10,7 @@ from torch import nn
 import export.onnx
 from export import _flow, tuning
 from export.base import ExportOptions
+from export.benchmark.measure import Samples
 from export.onnx import OnnxRuntime
 from export.openvino import OpenVino
 from export.sites import candidates, sites
@@ -179,8 +180,15 @@ def test_contract_is_a_candidate_where_there_is_a_basis_to_apply():
 
 def test_batch_sizes_count_the_same(monkeypatch):
     """By the geometric mean: twice as fast at batch 1 weighs as much as twice as fast at batch 8."""
-    monkeypatch.setattr(tuning, "_call", lambda predict, images: predict(len(images)))
-    predicts = {"even": {1: 2.0, 8: 8.0}.get, "good at one": {1: 1.0, 8: 9.0}.get}
+
+    def interleave(calls, turns, rounds):
+        seconds = [call() for call in calls]
+        return [Samples([[each, 2 * each]] * rounds, []) for each in seconds]
+
+    monkeypatch.setattr(tuning, "calls_per_turn", lambda call: 2)
+    monkeypatch.setattr(tuning, "interleave", interleave)
+    takes = {"even": {1: 2.0, 8: 8.0}, "good at one": {1: 1.0, 8: 9.0}}
+    predicts = {name: lambda images, by=by: by[len(images)] for name, by in takes.items()}
     times = tuning._times(predicts, ExportOptions(input_size=SIZE))
     assert times == {"even": {"1": 2.0, "8": 8.0}, "good at one": {"1": 1.0, "8": 9.0}}
     assert tuning.mean(times["even"]) == pytest.approx(4.0)

@@ -26,9 +26,11 @@ def rewritten(tmp_path, run, change):
 
 def test_a_run_survives_its_file(make_run, tmp_path):
     run = make_run({KW: 1.5, PEER: 3.0, SE: 1.1})
+    passes = tuple(dataclasses.replace(result, passes=(7, 5)) for result in run.results)
     path = tmp_path / "results.json"
-    path.write_text(run.to_json())
-    assert read(path) == run
+    for run in (run, dataclasses.replace(run, results=passes)):
+        path.write_text(run.to_json())
+        assert read(path) == run
     commanded = dataclasses.replace(run, command="python -m export.benchmark --quick")
     assert "command" not in json.loads(path.read_text())  # as in files that no command wrote
     path.write_text(commanded.to_json())
@@ -48,6 +50,7 @@ def test_a_run_survives_its_file(make_run, tmp_path):
         (lambda record: record["results"][0].update(rounds_ns=[]), "a round without calls"),
         (lambda record: record["results"][1].update(rounds_ns=[[1], []]), "a round without calls"),
         (lambda record: record["results"][1]["twin_ns"].pop(), "a twin of other rounds"),
+        (lambda record: record["results"][1].update(passes=[5, 5]), "passes of other rounds"),
         (lambda record: record.update(command=["python"]), "a command that is no text"),
         (lambda record: record["environment"].pop("cpu"), "no cpu in the environment"),
     ],
@@ -150,8 +153,8 @@ def test_rows_of_two_regimes_are_named(make_run):
     assert "Unsteady" not in render.legend(slower_later(steady, 1.1))
     for factor in (0.5, 1.25):
         legend = render.legend(slower_later(steady, factor))
-        (line,) = [line for line in legend.splitlines() if line.startswith("Unsteady, the tax of all, of ")]
-        rows = line.partition("of the rounds: ")[2].removesuffix(".").split("; ")
+        (line,) = [line for line in legend.splitlines() if line.startswith("Unsteady, the tax of all ")]
+        rows = line.partition("of a single one: ")[2].removesuffix(".").split("; ")
         for row, label, tax in zip(rows, ("resnet18_kw", "resnet18_kw (grouped)"), (3.0, 2.0), strict=True):
             assert row.startswith(f"{label} onnx, batch 8, 1 thread ")
             whole, first, _, second = row.replace(":", "").split()[-4:]
@@ -159,6 +162,36 @@ def test_rows_of_two_regimes_are_named(make_run):
             assert float(second) == pytest.approx(factor * tax, rel=0.03)
             assert min(float(first), float(second)) <= float(whole) <= max(float(first), float(second))
     assert "resnet18_kw onnx, batch 8, 1 thread" in render.legend(slower_later(odd, 2.0))
+
+
+def test_a_pass_unlike_the_others_is_named_wherever_it_lies(make_run):
+    """Its rounds are the middle ones, which halves would share out."""
+    run = make_run({KW: 3.0})
+    static, dynamic = run.results
+    other = [[2 * call for call in calls] for calls in dynamic.rounds_ns[4:8]]
+    rounds = [*dynamic.rounds_ns[:4], *other, *dynamic.rounds_ns[8:]]
+    one = dataclasses.replace(dynamic, rounds_ns=rounds)
+    three = dataclasses.replace(one, passes=(4, 4, 4))
+    legends = [
+        render.legend(dataclasses.replace(run, results=(static, each)))
+        for each in (dataclasses.replace(dynamic, passes=(4, 4, 4)), one, three)
+    ]
+    assert ["Unsteady" in legend for legend in legends] == [False, False, True]
+    (line,) = [line for line in legends[-1].splitlines() if line.startswith("Unsteady")]
+    each = [float(tax) for tax in line.rstrip(".").rpartition(": ")[2].split(" / ")]
+    assert each == pytest.approx([3, 6, 3], rel=0.03)
+    (row,) = [row for row in render.rows(dataclasses.replace(run, results=(static, three))) if row.tax]
+    assert row.tax.value == pytest.approx(3.0, rel=0.03)
+    assert row.tax.high > 5.5
+
+
+def test_a_further_pass_goes_behind_the_others(make_run):
+    _, dynamic = make_run({KW: 1.5}).results
+    whole = dataclasses.replace(dynamic, passes=(12,)).longer([[0.003, 0.004]] * 2, [[0.002]] * 2)
+    assert whole.passes == (12, 2)
+    assert [len(ratios) for ratios in whole.ratios] == [12, 2]
+    assert whole.ratios[1] == pytest.approx((1.75, 1.75))
+    assert whole.longer([[0.003]], []) is whole
 
 
 @pytest.mark.parametrize(
