@@ -229,8 +229,12 @@ def _is_fused(clip: ir.Node) -> bool:
 
 
 def _is_read_in_blocks(x: ir.Value) -> bool:
-    """Tell whether something computes with ``x`` that could do so on blocks."""
-    able = ("Clip", *_SUMS, *_ELEMENTWISE, *_POOLS)
+    """Tell whether something computes with ``x`` that could do so on blocks.
+
+    A sum does not count: where scaled maps are added up, each would cost two operators more than it has, which
+    is more than one way back into the blocks, for the sum.
+    """
+    able = ("Clip", *_ELEMENTWISE, *_POOLS)
     readers = [use.node for use in x.uses()]
     return any(node.op_type in able or _reads_blocks(node) for node in readers)
 

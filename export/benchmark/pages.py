@@ -193,13 +193,13 @@ def parts(root: Path) -> str:
 
 def _parts(record: dict[str, Any]) -> str:
     header = ["model", "runtime", "batch", "threads", "ms", "over static", *_SHOWN]
-    header += ["all else", "MB", "MMAC", "GB/s", "GMAC/s", "of the roof", "at the roof", "takes most"]
+    header += ["all else", "MB", "MMAC", "GB/s", "GMAC/s", "of the roof", "takes most"]
     lines: list[list[str]] = []
     roofs = {threads: dict(found) for threads, found in record["ceilings"].items()}
     for threads, found in roofs.items():
         reached = [f"{found[name] / 1e9:.1f}" for name in ("read", "product")]
         name = "what torch reads and multiplies"
-        lines.append([name, "", "", threads, *[""] * (len(header) - 9), *reached, "", "", ""])
+        lines.append([name, "", "", threads, *[""] * (len(header) - 8), *reached, "", ""])
     for row in record["profiles"]:
         if ceiling := roofs.get(str(row["threads"])):
             # A runtime can multiply faster than torch does: the roof is the fastest that was seen.
@@ -221,7 +221,6 @@ def _parts(record: dict[str, Any]) -> str:
         ceiling = roofs.get(str(row["threads"]))
         least = ceiling and max(moved / ceiling["read"], multiplies / ceiling["product"])
         rates.append(f"{least / inside:.0%}" if least else "")
-        rates.append(f"{(seconds - inside + min(least, inside)) / twin:.2f}" if least else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
         size = [row["runtime"], str(row["batch"]), str(row["threads"])]

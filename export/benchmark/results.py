@@ -124,8 +124,12 @@ def read(path: Path) -> Run:
         raise ZooError(f"cannot read {path}: {error.strerror}; give a results.json.") from None
     except ValueError as error:
         raise ZooError(f"{path} is not JSON ({error}); give a results.json.") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ZooError(f"{path} is not a results.json of this version; measure anew with --output.")
+    form = record.get("format") if isinstance(record, dict) else None
+    if form != FORMAT:
+        raise ZooError(
+            f"{path} is not a results.json of this version (its format is {form!r}, not {FORMAT}); give a file "
+            "that --json or --output wrote without --breakdown, or measure anew."
+        )
     try:
         results = tuple(map(_result, record["results"]))
         notes = tuple(record["notes"])

@@ -266,6 +266,7 @@ def unchanged():
     computed_limit = clipped([*between, limit], between_weights, bounds=(0.0, None))
     computed_limit.graph.node[-2].input[2] = "most"
     leaving = helper.make_node("Softsign", ["product"], ["y"])
+    summed = [*between, helper.make_node("Add", ["product", "sum"], ["y"])]
     return {
         "two scales share a map": (graph([*nodes, *twice, *last], both), CHANNELS),
         "no blocked map": (graph([*nodes, soft, of_soft, *last], both), CHANNELS),
@@ -274,6 +275,7 @@ def unchanged():
             CHANNELS,
         ),
         "a product that leaves the blocks": (scaled(last=([leaving], [])), CHANNELS),
+        "a product that is added up": (scaled(last=(summed, between_weights)), CHANNELS),
         "a product that is returned": (
             scaled(last=([helper.make_node("Identity", ["product"], ["y"])], [])),
             32,

@@ -9,7 +9,7 @@ from torch import nn
 import export.onnx
 import export.openvino
 import zoo
-from export.base import PLAIN
+from export.base import BLOCKED, PLAIN
 from export.benchmark.sessions import open_session
 from zoo.layers import FAMILIES
 
@@ -32,11 +32,11 @@ MORE_CONVOLUTIONS = {
 
 @pytest.fixture(scope="module")
 def graphs(stir, tmp_path_factory):
-    """Return ``graphs(family, depthwise)``: the exported network, each made once."""
+    """Return ``graphs(family, depthwise, layout)``: the exported network, each made once."""
     made = {}
 
-    def graph(family, depthwise=False):
-        if (family, depthwise) not in made:
+    def graph(family, depthwise=False, layout=PLAIN):
+        if (family, depthwise, layout) not in made:
             layer = nn.Conv2d if family == "static" else FAMILIES[family]
             model = nn.Sequential(
                 nn.Conv2d(3, 64, 3, padding=1, bias=False),
@@ -50,9 +50,9 @@ def graphs(stir, tmp_path_factory):
                 nn.Flatten(),
             )
             path = tmp_path_factory.mktemp(family) / "model.onnx"
-            export.onnx.export(stir(model), path, input_size=SIZE, layout=PLAIN)
-            made[family, depthwise] = onnx.load(path).graph
-        return made[family, depthwise]
+            export.onnx.export(stir(model), path, input_size=SIZE, layout=layout)
+            made[family, depthwise, layout] = onnx.load(path).graph
+        return made[family, depthwise, layout]
 
     return graph
 
@@ -109,6 +109,19 @@ def test_operators_are_few(graphs, family, depthwise):
 def test_convolutions_are_as_many_as_the_lowering_needs(graphs, family, depthwise):
     more = count(graphs(family, depthwise))["Conv"] - count(graphs("static", depthwise))["Conv"]
     assert more == MORE_CONVOLUTIONS[family][depthwise]
+
+
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_cost_few_operators(graphs, family, depthwise):
+    """One for each context, two for each map of one scale: those that a depthwise layer of kw and kwb gates."""
+    plain, blocked = (count(graphs(family, depthwise, layout)) for layout in (PLAIN, BLOCKED))
+    gated, contexts = depthwise and family in ("kw", "kwb"), family != "convex"
+    assert blocked["Resize"] == gated
+    assert blocked["Conv"] - plain["Conv"] == gated
+    assert blocked["GlobalAveragePool"] == blocked["Flatten"] - plain["Flatten"] == contexts
+    assert blocked.total() - plain.total() == 2 * gated + contexts
+    assert not SLOW & blocked.keys() - {"Resize"}
 
 
 @pytest.mark.parametrize(("family", "depthwise"), [("kw", True), ("kwb", True), ("convex", False)])

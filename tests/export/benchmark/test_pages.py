@@ -294,7 +294,6 @@ def test_the_page_says_where_the_time_goes(profiled):
         "1.0",
         "2.0",
         "8%",
-        "1.24",
         most,
     ]
     assert rows[3][:6] == ["`resnet18_static`", "onnx", "8", "1", "2.0", "1.00"]
@@ -302,13 +301,11 @@ def test_the_page_says_where_the_time_goes(profiled):
     assert [cell.strip() for cell in rows[2][-2:]] == ["12.3", "78.9"]  # the rest is empty
 
 
-def test_what_is_above_the_roof_stays_as_it_is(profiled):
-    """Caches are faster than what the roof is made of."""
+def test_caches_are_faster_than_what_the_roof_is_made_of(profiled):
     path = profiled / "benchmarks/breakdown/cpu.json"
     path.write_text(path.read_text().replace('"read": 12300000000.0', '"read": 1230000.0'))
     row = pages.parts(profiled).splitlines()[4].strip("| ").split(" | ")
-    assert row[5] == "4.00"
-    assert row[-3:-1] == ["81301%", "4.00"]
+    assert row[-2] == "81301%"
 
 
 def test_records_of_another_version_are_refused(profiled):

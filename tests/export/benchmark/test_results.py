@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from export.benchmark import compare, render
+from export.benchmark import compare, profile, render
 from export.benchmark.plan import Candidate
 from export.benchmark.results import read
 from zoo.errors import ZooError
@@ -44,7 +44,8 @@ def test_a_run_survives_its_file(make_run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record.update(format=99), "is not a results.json of this version"),
+        (lambda record: record.update(format=99), r"is not a results.json of this version \(.* 99, not 1\)"),
+        (lambda record: record.update(format=profile.FORMAT), "format is 'breakdown.*without --breakdown"),
         (lambda record: record.pop("results"), "is damaged"),
         (lambda record: record["results"][0].pop("batch"), "is damaged .*batch"),
         (lambda record: record["results"][0].update(rounds_ns=[]), "a round without calls"),
