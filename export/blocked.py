@@ -231,8 +231,8 @@ def _is_fused(clip: ir.Node) -> bool:
 def _is_read_in_blocks(x: ir.Value) -> bool:
     """Tell whether something computes with ``x`` that could do so on blocks.
 
-    A sum does not count: where scaled maps are added up, each would cost two operators more than it has, which
-    is more than one way back into the blocks, for the sum.
+    A sum does not count: where scaled maps are added up, each would cost two operators more than it has, and
+    without that only their sum has to find its way back into the blocks.
     """
     able = ("Clip", *_ELEMENTWISE, *_POOLS)
     readers = [use.node for use in x.uses()]

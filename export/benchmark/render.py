@@ -108,7 +108,7 @@ def legend(run: Run) -> str:
 def _unsteady(result: Result) -> str | None:
     """Return what a result is called and its tax in each pass; None where they agree.
 
-    A median over rounds of several regimes describes none. A single pass is held against itself, half by half.
+    A median over rounds of several regimes describes none. A single pass is held against itself, by halves.
     """
     if not result.twin_ns or len(result.rounds) < 2:
         return None

@@ -127,8 +127,8 @@ def read(path: Path) -> Run:
     form = record.get("format") if isinstance(record, dict) else None
     if form != FORMAT:
         raise ZooError(
-            f"{path} is not a results.json of this version (its format is {form!r}, not {FORMAT}); give a file "
-            "that --json or --output wrote without --breakdown, or measure anew."
+            f"{path} is not a results.json of this version (its format is {form!r}, not {FORMAT}); "
+            "give a file that --json or --output wrote without --breakdown, or measure anew."
         )
     try:
         results = tuple(map(_result, record["results"]))

@@ -114,7 +114,7 @@ def test_convolutions_are_as_many_as_the_lowering_needs(graphs, family, depthwis
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_cost_few_operators(graphs, family, depthwise):
-    """One for each context, two for each map of one scale: those that a depthwise layer of kw and kwb gates."""
+    """One for each context, two for each map of one scale, as depthwise layers of kw and kwb gate them."""
     plain, blocked = (count(graphs(family, depthwise, layout)) for layout in (PLAIN, BLOCKED))
     gated, contexts = depthwise and family in ("kw", "kwb"), family != "convex"
     assert blocked["Resize"] == gated

@@ -28,9 +28,9 @@ def test_a_run_survives_its_file(make_run, tmp_path):
     run = make_run({KW: 1.5, PEER: 3.0, SE: 1.1})
     passes = tuple(dataclasses.replace(result, passes=(7, 5)) for result in run.results)
     path = tmp_path / "results.json"
-    for run in (run, dataclasses.replace(run, results=passes)):
-        path.write_text(run.to_json())
-        assert read(path) == run
+    for each in (run, dataclasses.replace(run, results=passes)):
+        path.write_text(each.to_json())
+        assert read(path) == each
     commanded = dataclasses.replace(run, command="python -m export.benchmark --quick")
     assert "command" not in json.loads(path.read_text())  # as in files that no command wrote
     path.write_text(commanded.to_json())

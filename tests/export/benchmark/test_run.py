@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export import _onnxruntime
 from export.benchmark import memory
 from export.benchmark.engine import Setting
 from export.benchmark.engines import ENGINES
@@ -209,9 +210,8 @@ def test_too_little_effort_is_refused(effort, words):
         Effort(**effort)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
-def test_memory_holds_the_weights(tmp_path):
-    """48 MB of weights, which the runtime may copy, and hardly anything else."""
+def heavy(folder):
+    """Write a model of 48 MB of weights, which a runtime may copy, and hardly anything else."""
     weight = numpy_helper.from_array(np.ones((3, 4_000_000), np.float32), "weight")
     given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3])
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4_000_000])
@@ -219,10 +219,22 @@ def test_memory_holds_the_weights(tmp_path):
         [helper.make_node("MatMul", ["input", "weight"], ["logits"])], "heavy", [given], [result], [weight]
     )
     opsets = [helper.make_opsetid("", 18)]
-    path = tmp_path / "heavy.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    taken = memory.peak_memory("onnx", path, Setting((3,)))
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "heavy.onnx")
+    return folder / "heavy.onnx"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_memory_holds_the_weights(tmp_path):
+    taken = memory.peak_memory("onnx", heavy(tmp_path), Setting((3,)))
     assert 48e6 < taken < 250e6
+
+
+@pytest.mark.cuda
+def test_memory_of_the_device_holds_the_weights(tmp_path):
+    if reason := _onnxruntime.available("cuda"):
+        pytest.skip(f"cuda: {reason}")
+    taken = memory.peak_memory("onnx", heavy(tmp_path), Setting((3,), device="cuda"))
+    assert 48e6 < taken < 2e9  # with the runtime's own workspaces
 
 
 def test_memory_of_what_does_not_load_is_unknown(tmp_path):
