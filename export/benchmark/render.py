@@ -112,11 +112,9 @@ def _unsteady(result: Result) -> str | None:
     """
     if not result.twin_ns or len(result.rounds) < 2:
         return None
-    whole, parts = np.concatenate(result.ratios), result.ratios
-    if len(parts) == 1:
-        middle = len(whole) // 2
-        parts = whole[:middle], whole[middle:]
-    medians = [float(np.median(part)) for part in parts]
+    whole, passes = np.concatenate(result.ratios), result.ratios
+    halves = whole[: len(whole) // 2], whole[len(whole) // 2 :]
+    medians = [float(np.median(part)) for part in (halves if len(passes) == 1 else passes)]
     if max(medians) <= _STEADY * min(medians):
         return None
     candidate, each = result.candidate, " / ".join(f"{median:.2f}" for median in medians)

@@ -18,7 +18,7 @@ import numpy as np
 
 Rounds = Sequence[Sequence[float]]
 
-Ratios = Sequence[Sequence[float]]
+Ratios = Sequence[Sequence[float] | np.ndarray]
 """For every pass a ratio for each of its rounds."""
 
 CONFIDENCE = 0.95
