@@ -4,9 +4,8 @@ A machine's speed drifts: its clock, its temperature, its other users. Two candi
 after the other see the same machine, so their ratio is free of the drift, and the median over rounds is free
 of the rounds in which something else disturbed one of the two.
 
-A candidate's samples are ``rounds``: for every round the seconds of each call. What lasts as long as the
-rounds of a pass, like where in memory a file was loaded to, is the same in all of them: so ratios come by
-pass, and an interval is over passes as over rounds.
+A candidate's samples are ``rounds``: for every round the seconds of each call. What lasts as long as a pass
+is the same in all of its rounds: so ratios come by pass, and an interval is over passes as over rounds.
 """
 
 import functools
