@@ -15,7 +15,7 @@ from export.benchmark.results import Result, Run
 from export.benchmark.statistics import Interval, Latency, bootstrap_median, latency
 
 _STEADY = 1.15
-"""How far apart the taxes of a row's passes, or of a single one's halves, may be for it to be of one regime."""
+"""How far apart the taxes of a row's passes (of a single one: halves) may be for one regime."""
 
 
 @dataclass(frozen=True)
