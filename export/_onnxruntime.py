@@ -33,13 +33,30 @@ PROVIDERS = {
 _ERRORS_ONLY = 3
 
 
-def session(model: Path | bytes, provider: str = "cpu", threads: int | None = None) -> Any:
+def session_options(threads: int | None = None) -> Any:
+    """Return the ``onnxruntime.SessionOptions`` that every session here has.
+
+    Args:
+        threads: of one operator; None leaves it to onnxruntime.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    # Idle threads would spin for milliseconds on the cores of whatever runs next: another session, or torch.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def session(model: Path | bytes, provider: str = "cpu", options: Any = None, **settings: str) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on exactly ``provider``.
 
     Args:
         model: a file, or the bytes of one.
         provider: one of :data:`PROVIDERS`.
-        threads: of one operator; None leaves it to onnxruntime.
+        options: of :func:`session_options`.
+        **settings: more of the provider's options.
 
     Raises:
         ZooError: the provider cannot run here. onnxruntime itself would fall back to the CPU and go on.
@@ -49,15 +66,11 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     import onnxruntime
 
     wanted = PROVIDERS[provider]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = threads or 0
-    # Idle threads would spin for milliseconds on the cores of whatever runs next: another session, or torch.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = [(wanted.name, wanted.options | settings)]
     source = model if isinstance(model, bytes) else str(model)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime announces its fall back
-            made = onnxruntime.InferenceSession(source, options, providers=[(wanted.name, wanted.options)])
+            made = onnxruntime.InferenceSession(source, options or session_options(), providers=providers)
     except Exception as error:  # onnxruntime has a class for each way to fail, and no base of its own
         what = "a model" if isinstance(model, bytes) else model
         version = onnxruntime.__version__

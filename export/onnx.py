@@ -93,7 +93,7 @@ class OnnxRuntime(Runtime):
 
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
         """Return a session on exactly ``provider`` as a function of arrays."""
-        session = _onnxruntime.session(path, provider, threads)
+        session = _onnxruntime.session(path, provider, _onnxruntime.session_options(threads))
 
         def predict(images: np.ndarray) -> np.ndarray:
             return session.run(None, {INPUT: images})[0]

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from export import _onnxruntime
-from export.base import first_line
 from export.benchmark.engine import Bound
 from export.onnx import INPUT, LOGITS
 from zoo.errors import ZooError
@@ -36,29 +35,15 @@ def open_session(
     """
     if reason := _onnxruntime.available(device):
         raise ZooError(f"cannot run on {device}: {reason}.")
-    import onnxruntime
-
-    provider = _onnxruntime.PROVIDERS[device]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; that a written graph is for this machine only is a warning
-    options.intra_op_num_threads = threads
+    options = _onnxruntime.session_options(threads)
     options.inter_op_num_threads = 1
-    # Idle threads of one session would spin for milliseconds on the cores of the candidate after it.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    settings = {**provider.options, **({"enable_cuda_graph": "1"} if cuda_graphs else {})}
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider.name, settings)])
-    except Exception as error:  # onnxruntime has a class for each way to fail, and no base of its own
-        raise ZooError(f"onnxruntime cannot load {path.name}: {first_line(error)}") from error
-    if provider.name not in session.get_providers():
-        raise ZooError(f"onnxruntime fell back from {device} to the CPU; there is nothing to measure.")
-    session.disable_fallback()
-    return session
+    settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
+    return _onnxruntime.session(path, device, options, **settings)
 
 
 def run(session: Any, images: np.ndarray) -> np.ndarray:

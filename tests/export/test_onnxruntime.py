@@ -7,6 +7,7 @@ import pytest
 import export.onnx
 from export import _onnxruntime
 from export.base import runtime
+from export.benchmark.sessions import open_session
 from export.parity import certify, reference
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES
@@ -16,6 +17,14 @@ SIZE = (3, 12, 10)
 
 def test_the_cpu_provider_runs():
     assert _onnxruntime.available("cpu") is None
+
+
+def test_idle_threads_leave_the_cores_to_others(small, tmp_path):
+    path = tmp_path / "net.onnx"
+    export.onnx.export(small("kw"), path, input_size=SIZE)
+    for session in (_onnxruntime.session(path), open_session(path)):
+        entry = session.get_session_options().get_session_config_entry("session.force_spinning_stop")
+        assert entry == "1"
 
 
 def test_a_provider_missing_from_the_build_is_named(monkeypatch):
