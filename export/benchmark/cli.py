@@ -39,10 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.render:
         show(read(args.render), args.output, earlier)
         return 0
-    if args.breakdown:
-        return _break_down(args)
     command = shlex.join(["python", "-m", "export.benchmark", *map(portable, words)])
-    return _measure(args, earlier, command)
+    return _break_down(args, command) if args.breakdown else _measure(args, earlier, command)
 
 
 def show(run: Run, folder: Path | None, earlier: Run | None = None) -> None:
@@ -116,8 +114,10 @@ def _check_ranges(planned: Plan, subjects: Subjects, data: Path | None) -> None:
             )
 
 
-def _break_down(args: argparse.Namespace) -> int:
+def _break_down(args: argparse.Namespace, command: str) -> int:
     """Say where the time goes; what cannot be profiled is said in a line and left out.
+
+    ``command`` is what the arguments were, for the record.
 
     Raises:
         ZooError: not one candidate could be profiled.
@@ -171,7 +171,7 @@ def _break_down(args: argparse.Namespace) -> int:
         # What has no twin has nothing to be compared with.
         kept = [found for candidate, found in profiles.items() if candidate.twin in profiles]
         with atomic_path(args.json) as path:
-            path.write_text(profile.to_json(kept, facts, roofs), encoding="utf-8")
+            path.write_text(profile.to_json(kept, facts, roofs, command), encoding="utf-8")
     return int(wrong)
 
 

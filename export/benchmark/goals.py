@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from export.benchmark import pages, render
 from export.benchmark.environment import machine
@@ -29,23 +30,33 @@ def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
 
     A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
-    the latest file has it. Runs held to a part of their machine's cores do not count: others had the rest.
+    the file with the most goals has it, the latest of those. Runs held to a part of their machine's cores do
+    not count: others had the rest.
     """
-    latest: dict[str, dict[Candidate, tuple[str, str, Row]]] = {}
+    machines: dict[str, dict[Candidate, _Entry]] = {}
     for path in pages.on_whole_machines(root):
         run = pages.read_today(path)
-        date = run.environment["date"]
-        found = latest.setdefault(machine(run.environment), {})
-        for row in render.rows(run):
-            candidate = row.result.candidate
-            if row.tax is None or not candidate.is_usual or _goal(candidate) is None:
-                continue
-            found[candidate] = max(found.get(candidate, ("", "", row)), (date, path.name, row), key=_date)
-    return "\n\n".join(_goals(name, rows) for name, rows in latest.items() if rows)
+        here = {row.result.candidate: row for row in render.rows(run) if _counts(row)}
+        rank = len(here), run.environment["date"]
+        found = machines.setdefault(machine(run.environment), {})
+        for candidate, row in here.items():
+            entry = _Entry(rank, path.name, row)
+            found[candidate] = max(found.get(candidate, entry), entry, key=lambda each: each.rank)
+    return "\n\n".join(_goals(name, rows) for name, rows in machines.items() if rows)
 
 
-def _date(entry: tuple[str, str, Row]) -> str:
-    return entry[0]
+class _Entry(NamedTuple):
+    """A row with the name of its file, and how that ranks among others of the machine."""
+
+    rank: tuple[int, str]
+    file: str
+    row: Row
+
+
+def _counts(row: Row) -> bool:
+    """Tell whether there is a goal for a row."""
+    candidate = row.result.candidate
+    return row.tax is not None and candidate.is_usual and _goal(candidate) is not None
 
 
 def _goal(candidate: Candidate) -> float | None:
@@ -54,7 +65,7 @@ def _goal(candidate: Candidate) -> float | None:
     return None if wanted is None else round(wanted + ALLOWANCE.get(candidate.runtime, 0.0), 2)
 
 
-def _goals(name: str, rows: dict[Candidate, tuple[str, str, Row]]) -> str:
+def _goals(name: str, rows: dict[Candidate, _Entry]) -> str:
     ways = sorted({(each.threads, each.batch) for each in rows})
     lines: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
     aims: dict[tuple[str, str], list[float]] = {}

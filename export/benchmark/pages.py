@@ -1,4 +1,4 @@
-"""What README and docs/performance.md say of the committed results; ``python -m export.report`` writes it.
+"""What the README and docs say of the committed results; ``python -m export.report`` writes it.
 
 Results lie in ``benchmarks/`` as ``--json`` writes them. Nothing in the tables is typed.
 """
@@ -62,11 +62,14 @@ def sections(root: Path) -> str:
         title = f"### `{FOLDER}/{name}.json`"
         env = run.environment
         origin = ", ".join(filter(None, [machine(env), env["gpu"], env["date"][:10]])) + "."
-        if run.command:
-            origin += f"\n\n```sh\n{run.command}\n```"
         rest = _folded(f"{len(table)} rows", f"{render.to_markdown(table)}\n\n{_legend(run)}")
-        found.append("\n\n".join([title, origin, *shown, rest]))
+        found.append("\n\n".join([title, origin, *_made_by(run.command), *shown, rest]))
     return "\n\n".join(found)
+
+
+def _made_by(command: str) -> list[str]:
+    """Return the command that made a file, as Markdown; nothing where the file does not say."""
+    return [f"```sh\n{command}\n```"] if command else []
 
 
 def _folded(title: str, text: str) -> str:
@@ -183,7 +186,8 @@ def _runtimes(run: Run) -> str:
         line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
     header = ["runtime", "batch", "threads", *(f"`{label}`" for label in columns)]
     cells = [[*map(str, way), *(line.get(label, "") for label in columns)] for way, line in lines.items()]
-    return "\n\n".join([markdown(header, "lrr" + "r" * len(columns), cells), _legend(run)])
+    table = markdown(header, "lrr" + "r" * len(columns), cells)
+    return "\n\n".join([*_made_by(run.command), table, _legend(run)])
 
 
 def parts(root: Path) -> str:
@@ -226,7 +230,7 @@ def _parts(record: dict[str, Any]) -> str:
         size = [row["runtime"], str(row["batch"]), str(row["threads"])]
         lines.append([f"`{label}`", *size, *whole_call, *cells, *rates, most])
     table = markdown(header, f"ll{'r' * (len(header) - 3)}l", lines)
-    return f"{table}\n\n{_origin(record)}"
+    return "\n\n".join([*_made_by(record.get("command", "")), table, _origin(record)])
 
 
 def _multiplies(row: dict[str, Any]) -> float:
@@ -265,7 +269,7 @@ def choices(_root: Path) -> str:
 def training(root: Path) -> str:
     """Return how fast the families train, the fastest way of each model first."""
     return "\n\n".join(
-        f"#### `{FOLDER}/training/{path.name}`\n\n{_training(_record(path, speed.FORMAT))}"
+        f"### `{FOLDER}/training/{path.name}`\n\n{_training(_record(path, speed.FORMAT))}"
         for path in _found(root, "training")
     )
 
@@ -288,8 +292,8 @@ def _training(record: dict[str, Any]) -> str:
     fastest = max(record["rows"], key=lambda row: row["images_per_second"])
     share = fastest["images_per_second"] / load["images_per_second"]
     waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest ones."
-    made = f"```sh\n{record['command']}\n```\n\n" if record.get("command") else ""
-    return f"{made}{markdown(header, 'llrrrrr', lines)}\n\n{waits} {_origin(record)}"
+    table = markdown(header, "llrrrrr", lines)
+    return "\n\n".join([*_made_by(record.get("command", "")), table, f"{waits} {_origin(record)}"])
 
 
 def _origin(record: dict[str, Any]) -> str:

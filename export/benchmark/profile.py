@@ -157,7 +157,10 @@ def to_text(profile: Profile, twin: Profile | None = None) -> str:
 
 
 def to_json(
-    profiles: Iterable[Profile], environment: dict[str, Any], ceilings: dict[int, dict[str, float]]
+    profiles: Iterable[Profile],
+    environment: dict[str, Any],
+    ceilings: dict[int, dict[str, float]],
+    command: str,
 ) -> str:
     """Return profiles as JSON: the seconds of each kind, and of the operators that take longest.
 
@@ -165,6 +168,7 @@ def to_json(
         profiles: of every model.
         environment: what they ran on.
         ceilings: what that can do at most, by the number of threads.
+        command: the command line that made them.
     """
     rows = [
         {
@@ -177,7 +181,13 @@ def to_json(
         }
         for each in profiles
     ]
-    record = {"format": FORMAT, "environment": environment, "ceilings": ceilings, "profiles": rows}
+    record = {
+        "format": FORMAT,
+        "command": command,
+        "environment": environment,
+        "ceilings": ceilings,
+        "profiles": rows,
+    }
     return json.dumps(record, indent=1) + "\n"
 
 

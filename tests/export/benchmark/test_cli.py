@@ -74,7 +74,8 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
 
 
 def test_a_breakdown_from_the_command_line(tmp_path, capsys):
-    argv = f"--breakdown benchnet_dpk --batch 1 2 --rounds 5 --no-pretrained --output {tmp_path}"
+    argv = f"--breakdown benchnet_dpk --batch 1 2 --rounds 5 --no-pretrained --output {tmp_path} "
+    argv += f"--json {tmp_path}/parts.json"
     assert main(argv.split()) == 0
     printed = capsys.readouterr().out
     for words in (
@@ -84,6 +85,9 @@ def test_a_breakdown_from_the_command_line(tmp_path, capsys):
     ):
         assert words in printed
     assert (tmp_path / "breakdown.txt").read_text().count("kind") == 4
+    command = json.loads((tmp_path / "parts.json").read_text())["command"]
+    assert command.startswith("python -m export.benchmark --breakdown benchnet_dpk --batch 1 2 ")
+    assert str(tmp_path) not in command
 
 
 def test_all_runtimes_of_a_breakdown_are_those_with_clocks():

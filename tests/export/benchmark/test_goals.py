@@ -55,6 +55,18 @@ def test_a_goal_measured_twice_on_a_machine_counts_as_the_latest_has_it(tmp_path
     assert others == "a CPU (AVX2), `c.json`: 0 of 1 with 1 thread are met."
 
 
+def test_a_goal_measured_twice_counts_as_the_larger_file_has_it(tmp_path, make_run):
+    (tmp_path / "benchmarks").mkdir()
+    kw, fgk = Candidate("resnet18_kw", batch=8), Candidate("resnet18_fgk", batch=8)
+    for name, day, taxes in (("part", 3, {kw: 1.2}), ("whole", 2, {kw: 1.5, fgk: 0.9})):
+        run = make_run(taxes)
+        run.environment["date"] = f"2026-11-0{day}"
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    table, sums = goals(tmp_path).split("\n\n")
+    assert cells(table.splitlines()[-1])[-1].startswith("1.5")
+    assert sums == "a CPU (AVX2), `whole.json`: 0 of 2 with 1 thread are met."
+
+
 def test_a_run_on_some_of_the_cores_does_not_count(tmp_path, make_run):
     (tmp_path / "benchmarks").mkdir()
     for name, usable, day, tax in (("part", 1, 3, 1.2), ("whole", 2, 2, 1.5)):

@@ -260,7 +260,7 @@ def profiled(tmp_path):
     ]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, ORIGIN, {1: {"read": 12.3e9, "product": 78.9e9}}))
+    path.write_text(profile.to_json(profiles, ORIGIN, {1: {"read": 12.3e9, "product": 78.9e9}}, ""))
     return tmp_path
 
 
@@ -271,6 +271,9 @@ def test_the_page_says_where_the_time_goes(profiled):
     assert '"usable_cores": 2' in path.read_text()
     path.write_text(path.read_text().replace('"usable_cores": 2', '"usable_cores": 1'))
     assert "one, held to 1 of 2 cores, torch 2.0;" in pages.parts(profiled)
+    command = "python -m export.benchmark --breakdown resnet18_kw"
+    path.write_text(path.read_text().replace('"command": ""', f'"command": "{command}"'))
+    assert pages.parts(profiled).startswith(f"```sh\n{command}\n```\n\n| model |")
     rows = [line.strip("| ").split(" | ") for line in table]
     assert rows[0][:6] == ["model", "runtime", "batch", "threads", "ms", "over static"]
     most = "MatMul 50% (convolution), Exp 25% (factors), Relu 12% (rest)"
@@ -331,7 +334,7 @@ def test_ways_to_run_one_model_stay_apart(tmp_path):
     profiles = [Profile(each, seconds, 5, ()) for each, seconds in times.items()]
     path = tmp_path / "benchmarks/breakdown/cpu.json"
     path.parent.mkdir(parents=True)
-    path.write_text(profile.to_json(profiles, ORIGIN, {}))
+    path.write_text(profile.to_json(profiles, ORIGIN, {}, ""))
     rows = [line.strip("| ").split(" | ") for line in pages.parts(tmp_path).splitlines()[2:-2]]
     assert [row[1] for row in rows] == ["onnx"] * 5 + ["openvino"] * 2
     assert [row[3] for row in rows] == ["1", "1", "2", "2", "1", "1", "1"]
@@ -353,7 +356,7 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     path.write_text(json.dumps(record | {"command": command}))
     title, made, table, below = pages.training(tmp_path).split("\n\n")
     assert "would take 0.2% of the time of the fastest ones" in below  # 15 against 9,876.5 images a second
-    assert title == "#### `benchmarks/training/cpu.json`"
+    assert title == "### `benchmarks/training/cpu.json`"
     assert command in made.splitlines()
     lines = table.splitlines()
     assert lines[2] == "| `resnet18_kw` | unfold | 32 | 32 px | 15.0 | 0.30 | 100 |"
