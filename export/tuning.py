@@ -29,7 +29,7 @@ from export.parity import prepared
 from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
 from zoo.layers import LOWERINGS, fold
-from zoo.machine import cpu_model
+from zoo.machine import cpu_model, usable_cores
 
 _ROUNDS = 9
 
@@ -84,7 +84,8 @@ def tune(
     if len(choices) == 1:
         return choices["layers' fastest"]
     asked = [[site.signature, *(choice[site.name] for choice in choices.values())] for site, _ in found]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    # What lies between the layers takes time, too: the printed model has its modules and their settings.
+    digest = hashlib.sha256(json.dumps([asked, repr(model), options.input_size]).encode()).hexdigest()
     networks = {
         name: lambda choice=choice: fold(prepared(model, choice, runtime)) for name, choice in choices.items()
     }
@@ -150,7 +151,7 @@ class _Record:
         )
         self.made_by: dict[str, Any] = {
             **versions(runtime),
-            "machine": f"{cpu_model()}, {os.cpu_count()} cores",
+            "machine": f"{cpu_model()}, {usable_cores() or os.cpu_count()} cores",
             "threads": threads or "the library's own choice",
             "opset": options.opset,
             "layout": runtime.layout(options) or "the format's own",

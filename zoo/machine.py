@@ -1,5 +1,6 @@
 """The machine that figures come from."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -29,6 +30,11 @@ def cpu_model() -> str | None:
     if numbered or not {"cpu family", "model"} <= facts.keys():
         return name
     return f"{name} family {facts['cpu family']} model {facts['model']}"
+
+
+def usable_cores() -> int | None:
+    """Return how many cores this process may run on, or None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def commit() -> str | None:

@@ -10,7 +10,7 @@ import torch
 
 import zoo
 from export.base import installed
-from zoo.machine import commit, cpu_model
+from zoo.machine import commit, cpu_model, usable_cores
 
 FACTS = {
     "date", "cpu", "isa", "cores", "usable_cores", "gpu", "os", "python", "versions", "variables", "commit",
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "usable_cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "os": platform.platform(),
         "python": platform.python_version(),

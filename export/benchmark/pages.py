@@ -224,7 +224,7 @@ def _parts(record: dict[str, Any]) -> str:
         rates += [f"{amount / inside / 1e9:.1f}" if amount else "" for amount in amounts]
         ceiling = roofs.get(str(row["threads"]))
         least = ceiling and max(moved / ceiling["read"], multiplies / ceiling["product"])
-        rates.append(f"{least / inside:.0%}" if least else "")
+        rates.append(f"{least / inside:.0%}" if least and inside else "")
         label = row["model"] if row["lowering"] == AUTO else f"{row['model']} ({row['lowering']})"
         whole_call = [f"{seconds * 1e3:.1f}", f"{seconds / twin:.2f}"]
         size = [row["runtime"], str(row["batch"]), str(row["threads"])]
@@ -320,9 +320,7 @@ def _found(root: Path, kind: str) -> list[Path]:
     for folder in (root / FOLDER / kind, _CHECKOUT / FOLDER / kind):
         if found := sorted(folder.glob("*.json")):
             return found
-    raise ZooError(
-        f"there are no records in {root / FOLDER / kind}; docs/performance.md says what makes some."
-    )
+    raise ZooError(f"there are no records in {root / FOLDER / kind}; docs/ has the commands that make some.")
 
 
 def _record(path: Path, form: str) -> dict[str, Any]:

@@ -100,6 +100,15 @@ def test_the_networks_of_equal_choices_are_not_timed(stir, measured, tmp_path):
             assert len(measured) == count, "measured once"
 
 
+def test_another_network_of_the_same_layers_is_timed_anew(stir, measured, tmp_path):
+    options, cache = ExportOptions(input_size=SIZE), tmp_path / "times.json"
+    layer = KernelWeightedConv2d(3, 4, 3)
+    for head, count in ((nn.Identity(), 2), (nn.Identity(), 2), (nn.Linear(4, 2), 3)):
+        model = stir(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head))
+        tuning.tune(OnnxRuntime(), model, options, cache, others={"auto": {"0": "rows"}})
+        assert len(measured) == count  # the layer once, then each network
+
+
 def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path):
     model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     path, options = tmp_path / "model.pt", ExportOptions(lowering="tune", input_size=SIZE)
