@@ -29,7 +29,7 @@ FLOORS = {
     "mobilenetv3_small_100_static": 80,
     "mobilenetv3_small_100_kw": 80,
     "mobilenetv3_small_100_fgk": 80,
-    "mobilenetv3_small_100_dpk": 75,
+    "mobilenetv3_small_100_dpk": 80,
 }
 #: And of any others.
 FLOOR = 80
