@@ -49,8 +49,10 @@ def test_the_card_has_the_manifests_figures(name, capsys):
     assert f'timm.create_model("{name}", pretrained=True)' in text
     seen = f"{images_seen(entry):,}"
     assert f"**Images seen in training:** {seen}, {entry['images_seen']:,} of them by the last run" in text
+    several = "started_from" in entry and entry["started_from"] is not None
+    assert ("runs one after the other, the last with seed" in text) == several
     assert (
-        f"**Caveat:** one run with one seed ({entry['seed']}) on {trained_on(entry)}, {seen} images in all; "
+        f"seed {entry['seed']}, on {trained_on(entry)}, {seen} images in all; "
         "how to train was chosen while watching the accuracy on these same test images"
     ) in text
 

@@ -118,6 +118,8 @@ def card(name: str) -> dict[str, Any]:
     layer = FAMILIES.get(family)
     kernels = f"with {layer.__name__} kernels made anew for every image" if layer else "with ordinary kernels"
     spread = f" +- {figures['top1_augmented_std']:.2f}" if "top1_augmented_std" in figures else ""
+    count = len(list(_runs(name, entry)))
+    runs = f"in {count} runs one after the other, the last with" if count > 1 else "with"
     against = {} if family == STATIC else {"Static twin": _against_twin(name, f"{backbone}_{STATIC}")}
     call = f'timm.create_model("{name}", pretrained=True)'
     return {
@@ -137,7 +139,7 @@ def card(name: str) -> dict[str, Any]:
             "Trained on": trained_on(entry),
             "Made by": f"`{entry['command']}`",
             "Caveat": (
-                f"one run with one seed ({entry['seed']}) on {trained_on(entry)}, {seen:,} images in all; "
+                f"trained once, {runs} seed {entry['seed']}, on {trained_on(entry)}, {seen:,} images in all; "
                 "how to train was chosen while watching the accuracy on these same test images"
             ),
         },
