@@ -80,17 +80,22 @@ def load(name: str) -> tuple[nn.Module, dict[str, DynamicConv2d]]:
     return model, dict(last.values())
 
 
-def facts(name: str, test: Split, image: int, note: str | None) -> dict[str, Any]:
-    """Return what the figure is of: the model, where its weights come from, and the image."""
+def weights(name: str) -> dict[str, Any]:
+    """Return what the title says of a model's weights."""
     entry = read_manifest()[name]
     return {
+        "sha256": entry["sha256"],
+        "epochs_seen": round(images_seen(entry) / entry["train_images"], 2),
+        "device": trained_on(entry),
+        "top1": entry.get("figures", {}).get("top1"),
+    }
+
+
+def facts(name: str, test: Split, image: int, note: str | None) -> dict[str, Any]:
+    """Return what the figure is of: the model, where its weights come from, and the image."""
+    return {
         "model": name,
-        "weights": {
-            "sha256": entry["sha256"],
-            "epochs_seen": round(images_seen(entry) / entry["train_images"], 2),
-            "device": trained_on(entry),
-            "top1": entry.get("figures", {}).get("top1"),
-        },
+        "weights": weights(name),
         "data": test.describe(note),
         "image": {"index": image, "label": test.classes[test.labels[image]]},
     }
