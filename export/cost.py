@@ -52,7 +52,18 @@ _FREE = {
     "__get__",
     "size",
 }
-_COPIES = {"cat", "pad", "transpose", "permute", "t", "__getitem__", "repeat", "repeat_interleave", "chunk"}
+_COPIES = {
+    "cat",
+    "pad",
+    "transpose",
+    "permute",
+    "t",
+    "__getitem__",
+    "index_select",
+    "repeat",
+    "repeat_interleave",
+    "chunk",
+}
 _PRODUCTS = {"matmul", "__matmul__", "bmm", "linear"}
 _SPECIAL = {"exp", "sigmoid", "softmax", "tanh"}
 

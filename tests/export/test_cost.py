@@ -98,7 +98,7 @@ def test_the_price_decides(model, monkeypatch):
     priced(monkeypatch, product=1.0, depthwise=0.1)
     assert chosen(OnnxRuntime(), model, options) == {"0": "unfold", "2": "contract"}
     priced(monkeypatch, moved=1.0)
-    assert chosen(OnnxRuntime(), model, options)["0"] == "rows"
+    assert chosen(OnnxRuntime(), model, options)["0"] == "gather"
 
 
 def test_what_a_batch_in_the_groups_costs_has_no_price(model, monkeypatch):

@@ -61,6 +61,11 @@ def count(graph):
     return Counter(node.op_type for node in graph.node)
 
 
+def transposes(family, depthwise):
+    """Return how many a layer has: of its map, to copy whole pixels, and of these, which the product takes."""
+    return 2 * (family in ("kw", "condconv", "dyconv") and not depthwise)
+
+
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_runs_sample_by_sample_or_waits_for_a_shape(graphs, family, depthwise):
@@ -73,19 +78,30 @@ def test_nothing_runs_sample_by_sample_or_waits_for_a_shape(graphs, family, dept
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_whole_network_is_its_layers(backbone, depthwise, static, layers, family, tmp_path):
-    """Nothing runs sample by sample, convolutions are as many as the layers', and no map is transposed."""
+    """Nothing runs sample by sample, and convolutions and transposes are as many as the layers'."""
     model = zoo.create_model(f"{backbone}_{family}").eval()
     export.onnx.export(model, tmp_path / "model.onnx", layout=PLAIN)
     found = count(onnx.load(tmp_path / "model.onnx").graph)
     assert not SLOW & found.keys()
     assert found["Conv"] == static + layers * MORE_CONVOLUTIONS[family][depthwise]
-    assert "Transpose" not in found
+    assert found["Transpose"] == layers * transposes(family, depthwise)
 
 
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_map_and_no_kernel_is_transposed(graphs, family, depthwise):
-    assert "Transpose" not in count(graphs(family, depthwise))
+def test_no_kernel_is_transposed_and_a_map_once(graphs, family, depthwise):
+    assert count(graphs(family, depthwise))["Transpose"] == transposes(family, depthwise)
+
+
+def test_onnxruntime_multiplies_with_the_patches_as_they_lie(stir, tmp_path):
+    """Of the two transposes of a gathering layer one is left in the graph that runs."""
+    model = nn.Sequential(FAMILIES["kw"](3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    path, runs = tmp_path / "model.onnx", tmp_path / "runs.onnx"
+    export.onnx.export(stir(model), path, input_size=SIZE, lowering="gather")
+    open_session(path, optimised=runs)
+    found = count(onnx.load(runs).graph)
+    assert (found["Transpose"], found["FusedMatMul"], found["MatMul"]) == (1, 1, 0)
+    assert (found["Gather"], found["Pad"], found["Slice"], found["Concat"]) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])

@@ -180,7 +180,7 @@ def test_threads_that_say_nothing_are_refused(words, said, monkeypatch, tmp_path
 )
 def test_candidates_are_right_at_the_batch_asked_for(batch, more):
     found = candidates(KernelWeightedConv2d(4, 4, 3, groups=4), batch)
-    assert set(found) == {"unfold", "rows", "scaled"} | more
+    assert set(found) == {"unfold", "gather", "rows", "scaled"} | more
 
 
 def test_contract_is_a_candidate_where_there_is_a_basis_to_apply():

@@ -115,12 +115,14 @@ class DotProductConv2d(DynamicConv2d):
         # the kernels, the outputs go there meanwhile.
         depthwise = self.groups == self.in_channels
         axis = 1 if depthwise else 2
+        sample = self.reduce(context).tanh()
         if depthwise:
-            static = static.transpose(0, 1)
-        # The sample joins the shorter factor: a product with the static one on the right needs no copies.
-        queries = static.flatten(0, 1) * self.reduce(context).tanh().unsqueeze(1)
-        logits = queries @ self.in_queries.t()
-        logits = logits.unflatten(1, (self.terms, -1) if depthwise else (-1, self.terms))
+            static = (static * self.in_queries).transpose(0, 1)  # a single in-query is part of the constant
+            logits = (sample @ static.flatten(0, 1).t()).unflatten(1, (self.terms, -1))
+        else:
+            # The sample joins the shorter factor: a product with the static one on the right needs no copies.
+            queries = static.flatten(0, 1) * sample.unsqueeze(1)
+            logits = (queries @ self.in_queries.t()).unflatten(1, (-1, self.terms))
         if self.bounded:
             # In fp16 exponentials would overflow at 11.
             shares = (logits.float() if logits.dtype == torch.float16 else logits).exp()
@@ -130,7 +132,10 @@ class DotProductConv2d(DynamicConv2d):
             mixing = (shares - 1 / self.bank_size).to(logits.dtype)
         else:
             mixing = logits.softmax(dim=axis)
-        return mixing.transpose(1, 2) if depthwise else mixing, bank.unsqueeze(0)
+        if depthwise:
+            # Only now: onnxruntime goes through a last axis of one number by number.
+            mixing = mixing.unsqueeze(3).transpose(1, 2)
+        return mixing, bank.unsqueeze(0)
 
     def kernel_apart(self) -> Tensor | None:
         """Return the mean of the bank where it is set apart."""

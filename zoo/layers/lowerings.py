@@ -46,6 +46,7 @@ class Lowering:
 LOWERINGS = {
     "grouped": Lowering("frozen", "the batch folded into the groups of one convolution"),
     "unfold": Lowering("any", "im2col, then one batched matrix product with the kernels"),
+    "gather": Lowering("any", "as unfold, but gathering whole pixels, their channels side by side"),
     "rows": Lowering("any", "as unfold, but shifting the input by columns and the products by rows"),
     "contract": Lowering("any", "the basis applied first, then the mixing"),
     "single": Lowering("one", "an ordinary convolution with a computed weight"),
@@ -73,11 +74,13 @@ def convolve(
         terms: M.
         sample_factor: which factor depends on the sample, as :class:`DynamicConv2d` says it.
         geometry: where to look.
-        lowering: contract, unfold, rows, grouped, single or fold.
+        lowering: contract, unfold, gather, rows, grouped, single or fold.
     """
     if lowering == "contract":
         return contract(x, mixings, basis, terms, sample_factor, geometry)
     kernels = [compose(mixing, basis) for mixing in mixings]
+    if lowering == "gather":
+        return gathered(x, kernels, geometry)
     if lowering == "rows":
         return by_rows(x, kernels, geometry)
     if lowering == "grouped":
@@ -126,13 +129,26 @@ def shared(x: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
 
 def unfold(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
     """Multiply the kernels with the im2col of x, one matrix product a sample and group."""
-    height, width = output_size(x, geometry)
-    columns = im2col(x, geometry).flatten(4).flatten(2, 3)
+    return _products(im2col(x, geometry).flatten(4).flatten(2, 3), x, kernels, geometry)
+
+
+def gathered(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
+    """Multiply the kernels with patches of x whose pixels were copied whole.
+
+    With the channels last a pixel is one run of memory, and one operation copies all patches. The shifted
+    copies of im2col are made of rows of the map, which are short where the channels are many.
+    """
+    # Runtimes let the product take its operand transposed; as a property it is priced as no copy.
+    return _products(patches(x, geometry).mT, x, kernels, geometry)
+
+
+def _products(columns: Tensor, x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
+    """Multiply slices of the kernels with columns (N, G, P * I/G, pixels) of x: (N, O, height, width)."""
     products: list[Tensor] = []
     for part in kernels:
         rows = part.unflatten(1, (geometry.groups, -1)).flatten(3)
         products.append(rows @ columns)
-    return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
+    return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, output_size(x, geometry))
 
 
 def by_rows(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
@@ -180,6 +196,28 @@ def im2col(x: Tensor, geometry: Geometry) -> Tensor:
             left = column * dilation[1]
             shifts.append(rows[:, :, :, :, left : left + (width - 1) * stride[1] + 1 : stride[1]])
     return torch.cat(shifts, dim=2).unflatten(2, (len(shifts), -1))
+
+
+def patches(x: Tensor, geometry: Geometry) -> Tensor:
+    """Gather what the kernel sees at each of its places: (N, I, H, W) -> (N, G, pixels, P * I/G)."""
+    height, width = output_size(x, geometry)
+    kernel_size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    left, right, top, bottom = geometry.padding
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
+    # Independent of the sample, so an exporter folds it to one constant.
+    rows = _places(height, stride[0], kernel_size[0], dilation[0], x).unsqueeze(1).unsqueeze(3)
+    columns = _places(width, stride[1], kernel_size[1], dilation[1], x).unsqueeze(1)
+    index = (rows * x.shape[2] + columns).flatten()
+    gathered = x.flatten(1, 2).index_select(1, index).unflatten(1, (height * width, -1))
+    if geometry.groups == 1:
+        return gathered.flatten(2).unsqueeze(1)
+    return gathered.unflatten(3, (geometry.groups, -1)).permute(0, 3, 1, 2, 4).flatten(3)
+
+
+def _places(count: int, stride: int, length: int, dilation: int, x: Tensor) -> Tensor:
+    """Return where along one axis of the padded map a kernel looks: (count, length)."""
+    first = torch.arange(count, device=x.device) * stride
+    return first.unsqueeze(1) + torch.arange(length, device=x.device) * dilation
 
 
 def contract(
@@ -339,7 +377,13 @@ def one_kernel(x: Tensor, kernel: Tensor, outputs: int, geometry: Geometry) -> T
     The channels of a group are added up first, so a group takes the work of a single channel.
     """
     groups = geometry.groups
-    x = x.unflatten(1, (groups, -1)).sum(dim=2) if geometry.per_group > 1 else x
+    if geometry.per_group > 1:
+        # A product with ones: onnxruntime takes up to twenty times as long to sum over an axis that is not
+        # the last.
+        parts = x.unflatten(1, (groups, -1)).flatten(3)
+        ones = torch.ones(1, geometry.per_group, dtype=x.dtype, device=x.device)
+        sums = ones @ parts
+        x = sums.flatten(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
     weight = kernel.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
     y = static_conv(x, weight.expand(groups, -1, -1, -1), geometry, groups)
     if groups == 1 or groups == outputs:
