@@ -62,7 +62,7 @@ def count(graph):
 
 
 def transposes(family, depthwise):
-    """Return how many a layer has: of its map, to copy whole pixels, and of these, which the product takes."""
+    """Return how many a layer has: of its map, to copy whole pixels, and of what the product takes."""
     return 2 * (family in ("kw", "condconv", "dyconv") and not depthwise)
 
 
