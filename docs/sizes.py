@@ -2,8 +2,8 @@
 
 python docs/sizes.py --data ../shared/cifar10
 
-Writes sizes.json, which docs/performance.md shows. Needs ``pip install -e '.[train]'``. All networks are the
-static one with its spatial convolutions made dynamic, with random weights.
+Writes sizes_BACKBONE.json, which docs/performance.md shows. Needs ``pip install -e '.[train]'``. All networks
+are the static one with its spatial convolutions made dynamic, with random weights.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,32 @@ from zoo.training.recipe import Recipe
 
 Sizes = Mapping[str, Any]
 
-#: What is compared: families and sizes of theirs, each beside what is left at its default.
-COMPARED: tuple[tuple[str, Sizes], ...] = (
-    ("fgk", {"embedding_dim": 2}),
-    ("fgk", {"embedding_dim": 4}),
-    ("fgk", {"embedding_dim": 9}),
-    ("dpk", {"bank_size": 2}),
-    ("dpk", {"bank_size": 4}),
-    ("dpk", {"bank_size": 8}),
-    ("dpk", {"key_dim": 16}),
-    ("kw", {"vector_dim": 1}),
-    ("kw", {"vector_dim": 4}),
-    ("kwb", {"blocks": 1}),
-    ("kwb", {"blocks": 4}),
-    ("condconv", {"num_experts": 2}),
-    ("condconv", {"num_experts": 4}),
-)
+_LATE: tuple[Sizes, ...] = ({}, {"stages": (2, 3)}, {"stages": (3,)})
+
+#: What is compared for each backbone: families and sizes of theirs, each beside what is left at its default,
+#: or the stages that are dynamic, where these are not all.
+COMPARED: dict[str, tuple[tuple[str, Sizes], ...]] = {
+    "resnet10": (
+        ("fgk", {"embedding_dim": 2}),
+        ("fgk", {"embedding_dim": 4}),
+        ("fgk", {"embedding_dim": 9}),
+        ("dpk", {"bank_size": 2}),
+        ("dpk", {"bank_size": 4}),
+        ("dpk", {"bank_size": 8}),
+        ("dpk", {"key_dim": 16}),
+        ("kw", {"vector_dim": 1}),
+        ("kw", {"vector_dim": 4}),
+        ("kwb", {"blocks": 1}),
+        ("kwb", {"blocks": 4}),
+        ("condconv", {"num_experts": 2}),
+        ("condconv", {"num_experts": 4}),
+    ),
+    "mobilenetv2_100": (
+        *product(("fgk", "condconv", "dyconv", "dpk", "kw"), _LATE),
+        ("fgk", {"embedding_dim": 2}),
+        ("dpk", {"bank_size": 2}),
+    ),
+}
 
 BATCHES = (1, 8)
 SIZE = (3, 32, 32)
@@ -80,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         artifacts = []
-        for number, (family, sizes) in enumerate([(STATIC, {}), *COMPARED]):
+        for number, (family, sizes) in enumerate([(STATIC, {}), *COMPARED[options.backbone]]):
             model = network(static, family, sizes)
             learn(model, recipe(static, options), data)
             rows.append({"family": family, "sizes": dict(sizes), **figures(model, test)})
@@ -99,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "command": shlex.join(["python", "docs/sizes.py", *map(portable, words)]),
         "rows": rows,
     }
-    with cli.atomic_path(options.out / "sizes.json") as path:
+    with cli.atomic_path(options.out / f"sizes_{options.backbone}.json") as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -121,7 +132,7 @@ def recipe(static: str, options: argparse.Namespace) -> Recipe:
 
 
 def network(static: str, family: str, sizes: Sizes) -> nn.Module:
-    """Return a static network, or its dynamic version with layers of some sizes, with random weights."""
+    """Return a static network, or its dynamic version with some sizes or stages, with random weights."""
     torch.manual_seed(0)
     model = timm.create_model(static)
     return model if family == STATIC else zoo.dynamize(model, family, warm_start=False, **sizes)
@@ -158,7 +169,7 @@ def taxes(predicts: Sequence[Predict], shape: tuple[int, ...]) -> list[float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python docs/sizes.py", description=__doc__.splitlines()[0])
     add: Any = parser.add_argument
-    add("--backbone", default="resnet10", metavar="NAME", help="default: resnet10")
+    add("--backbone", default="resnet10", choices=COMPARED, help="default: resnet10")
     add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
     add("--images", type=int, default=5000, metavar="N", help="an epoch (default: 5000)")
     add("--test-images", type=int, default=4000, metavar="N", help="default: 4000")

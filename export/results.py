@@ -204,8 +204,12 @@ def transfer(root: Path) -> str:
 
 
 def sizes(root: Path) -> str:
-    """Return what layers of several sizes save and cost, as docs/sizes.py measured it."""
-    record = _record(root, "sizes")
+    """Return what other sizes of layers save and cost, and fewer of them, as docs/sizes.py measured it."""
+    paths = sorted((root / "docs").glob("sizes_*.json"), reverse=True)
+    return "\n\n".join(_sizes(json.loads(path.read_text("utf-8"))) for path in paths)
+
+
+def _sizes(record: Mapping[str, Any]) -> str:
     how = record["recipe"]
     batches = list(record["rows"][0]["tax"])
     header = [
@@ -217,7 +221,10 @@ def sizes(root: Path) -> str:
     ]
     lines = []
     for row in record["rows"]:
-        size = ", ".join(f"{name} {value}" for name, value in row["sizes"].items())
+        size = ", ".join(
+            f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in row["sizes"].items()
+        )
         numbers = [f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.0f} M"]
         taxes = [f"{row['tax'][batch]:.2f}" for batch in batches]
         lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %"])

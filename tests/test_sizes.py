@@ -22,26 +22,33 @@ def split(count: int) -> Split:
     return Split(images, torch.arange(count) % 10, CIFAR10_CLASSES, "made up", "0")
 
 
-@pytest.mark.parametrize(("family", "chosen"), sizes.COMPARED)
-def test_the_layers_have_the_sizes_compared(family: str, chosen: sizes.Sizes) -> None:
-    layers = dynamic_layers(sizes.network("resnet10_static", family, chosen))
+@pytest.mark.parametrize(
+    ("backbone", "family", "chosen"),
+    [(backbone, *row) for backbone, rows in sizes.COMPARED.items() for row in rows],
+)
+def test_the_layers_have_the_sizes_compared(backbone: str, family: str, chosen: sizes.Sizes) -> None:
+    layers = dynamic_layers(sizes.network(f"{backbone}_static", family, chosen))
     assert {type(layer) for layer in layers} == {FAMILIES[family]}
-    for name, value in chosen.items():
+    own = {name: value for name, value in chosen.items() if name != "stages"}
+    for name, value in own.items():
         assert {getattr(layer, name) for layer in layers} == {value}
+    every = len(dynamic_layers(sizes.network(f"{backbone}_static", family, own)))
+    assert (len(layers) < every) == ("stages" in chosen)
 
 
 def test_every_default_is_compared() -> None:
-    for family in {family for family, _ in sizes.COMPARED}:
-        ours = [chosen for name, chosen in sizes.COMPARED if name == family]
-        assert any(chosen.items() <= FAMILIES[family].sizes.items() for chosen in ours)
+    for rows in sizes.COMPARED.values():
+        for family in {family for family, _ in rows}:
+            ours = [chosen for name, chosen in rows if name == family]
+            assert any(chosen.items() <= FAMILIES[family].sizes.items() for chosen in ours)
 
 
 def test_it_trains_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes, "COMPARED", (("fgk", {"embedding_dim": 2}),))
+    monkeypatch.setitem(sizes.COMPARED, "resnet10", (("fgk", {"embedding_dim": 2}),))
     monkeypatch.setattr(sizes, "load_cifar10", lambda name, folder: split(12))
     words = ["--images", "6", "--epochs", "1", "--test-images", "4", "--data", "/machine/of/mine/cifar10"]
     assert sizes.main([*words, "--out", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "sizes.json").read_text())
+    record = json.loads((tmp_path / "sizes_resnet10.json").read_text())
     static, fgk = record["rows"]
     assert static["family"] == "static"
     assert static["tax"] == {"1": 1.0, "8": 1.0}

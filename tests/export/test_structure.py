@@ -219,3 +219,15 @@ def test_a_large_mixing_is_made_in_slices(tmp_path):
     export.onnx.export(model, tmp_path / "model.onnx", input_size=(512, 6, 6))
     slices = count(onnx.load(tmp_path / "model.onnx").graph)["Exp"]
     assert slices == 512 * 512 * (layer.bank_size - 1) // layer.slice_numbers > 1
+
+
+def test_openvino_does_not_take_the_routing_for_attention(stir, tmp_path):
+    """Which it would compute as one subgraph, the experts its values, where it has a product for them."""
+    openvino = pytest.importorskip("openvino")
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(FAMILIES["dyconv"](3, 8, 3, padding=1), *head)
+    path = tmp_path / "model.xml"
+    export.openvino.export(stir(model), path, input_size=SIZE, lowering="gather")
+    runs = openvino.Core().compile_model(path, "CPU").get_runtime_model()
+    kinds = Counter(node.get_rt_info()["layerType"].astype(str) for node in runs.get_ops())
+    assert kinds["Softmax"] == 1, kinds

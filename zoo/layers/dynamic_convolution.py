@@ -42,6 +42,7 @@ class DynamicConvolution2d(ExpertsConv2d):
         self.squeeze = nn.Linear(self.in_channels, hidden, **like)
         self.route = nn.Linear(hidden, self.num_experts, **like)
         self.temperature = 1.0
+        self.upright = False
 
     @torch.jit.unused
     def reset_routing(self) -> None:
@@ -54,7 +55,20 @@ class DynamicConvolution2d(ExpertsConv2d):
         """Return attention over the experts (N, E)."""
         logits = self.route(self.squeeze(context).relu())
         temperature = self.temperature if self.training else 1.0
-        return (logits / temperature).softmax(dim=1)
+        logits = logits / temperature
+        if self.upright:
+            return logits.unsqueeze(2).softmax(dim=1).squeeze(2)
+        return logits.softmax(dim=1)
+
+    @torch.jit.unused
+    def settle_(self, own_softmax: bool = False) -> None:
+        """Slice, and have the softmax along a first axis where a runtime has one of its own.
+
+        OpenVINO takes a product, a softmax along the last axis and another product for attention, and computes
+        the sum of the experts, which are its values then, by a slower way.
+        """
+        super().settle_(own_softmax)
+        self.upright = own_softmax
 
     @torch.jit.unused
     def anneal(self, progress: float) -> None:

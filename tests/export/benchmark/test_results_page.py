@@ -192,18 +192,20 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
         "command": "python docs/sizes.py",
         "rows": [
             {"family": "static", "sizes": {}, **cost},
-            {"family": "fgk", "sizes": {"embedding_dim": 2}, **cost},
+            {"family": "fgk", "sizes": {"embedding_dim": 2, "stages": [2, 3]}, **cost},
         ],
     }
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/sizes.json").write_text(json.dumps(record))
+    (tmp_path / "docs/sizes_resnet10.json").write_text(json.dumps(record))
     table, _, budget = results.sizes(tmp_path).rpartition("\n\n")
     shown = ["4.90 M", "253 M", "1.00", "1.00", "41.2 %"]
-    assert rows(table) == [["static", "", *shown], ["fgk", "embedding_dim 2", *shown]]
+    assert rows(table) == [["static", "", *shown], ["fgk", "embedding_dim 2, stages 2 and 3", *shown]]
     assert budget == (
         "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed, 2,500 test images (standard error at most "
         "1.0 points); onnxruntime, one thread of a processor: `python docs/sizes.py`"
     )
+    (tmp_path / "docs/sizes_another.json").write_text(json.dumps({**record, "model": "another"}))
+    assert results.sizes(tmp_path).count("one seed") == 2
 
 
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
