@@ -1,9 +1,9 @@
-"""What smaller factors save and cost: one network with layers of several sizes, trained alike, timed in turn.
+"""What smaller factors and fewer dynamic layers save and cost: one network, trained alike, timed in turn.
 
 python docs/sizes.py --data ../shared/cifar10
 
 Writes sizes_BACKBONE.json, which docs/performance.md shows. Needs ``pip install -e '.[train]'``. All networks
-are the static one with its spatial convolutions made dynamic, with random weights.
+are the static one with its spatial convolutions made dynamic, or those of some stages, with random weights.
 """
 
 import argparse

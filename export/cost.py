@@ -66,6 +66,7 @@ _COPIES = {
 }
 _PRODUCTS = {"matmul", "__matmul__", "bmm", "linear"}
 _SPECIAL = {"exp", "sigmoid", "softmax", "tanh"}
+_CONSTANT = {"new_ones"}  # what takes the kind of a tensor, but not its numbers
 
 Work = Mapping[str, float]
 """Amount by kind."""
@@ -133,7 +134,8 @@ class _Ledger(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         given = list(_tensors((args, kwargs or {})))
         made = list(_tensors(result))
-        if made and any(id(each) in self._known for each in given):
+        depends = func.__name__ not in _CONSTANT and any(id(each) in self._known for each in given)
+        if made and depends:
             self._known.update((id(each), each) for each in made)
             self._note(func.__name__, given, made)
         return result

@@ -205,8 +205,10 @@ def transfer(root: Path) -> str:
 
 def sizes(root: Path) -> str:
     """Return what other sizes of layers save and cost, and fewer of them, as docs/sizes.py measured it."""
-    paths = sorted((root / "docs").glob("sizes_*.json"), reverse=True)
-    return "\n\n".join(_sizes(json.loads(path.read_text("utf-8"))) for path in paths)
+    names = sorted(path.stem for path in (root / "docs").glob("sizes_*.json"))
+    if not names:
+        raise ZooError(f"there is no {root / 'docs'}/sizes_*.json; python docs/sizes.py makes one.")
+    return "\n\n".join(_sizes(_record(root, name)) for name in names)
 
 
 def _sizes(record: Mapping[str, Any]) -> str:

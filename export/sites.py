@@ -41,7 +41,7 @@ class Site:
             "groups": layer.groups,
             **{name: getattr(layer, name) for name in layer.sizes},
             # What settling decided.
-            **{name: getattr(layer, name) for name in ("slices", "bounded") if hasattr(layer, name)},
+            **{name: getattr(layer, name) for name in ("slices", "bounded", "middle_axis") if hasattr(layer, name)},
         }
         text = ", ".join(f"{name} {value}" for name, value in facts.items())
         channels, height, width = self.size

@@ -47,13 +47,24 @@ def test_what_does_not_depend_on_the_image_is_free():
     assert work["special"] == 2 * terms
 
 
-@pytest.mark.parametrize("lowering", ["unfold", "rows", "contract", "experts"])
+@pytest.mark.parametrize("lowering", ["unfold", "gather", "rows", "contract", "experts"])
 def test_work_grows_with_the_batch(lowering):
     layer = settle(CondConv2d(8, 8, 3, padding=1))
     one, four = (cost.count(layer, lowering, (batch, 8, 6, 6)) for batch in (1, 4))
     assert four["operations"] == one["operations"]
     for kind in ("convolution", "product", "special"):
         assert four.get(kind, 0) == 4 * one.get(kind, 0)
+
+
+def test_a_gather_copies_the_map_twice_and_its_patches_once():
+    """Transposed and padded; that the product takes the patches transposed is free, and so is the index."""
+    layer = settle(KernelWeightedConv2d(8, 4, 3, padding=1, bias=False))
+    work = cost.count(layer, "gather", (2, 8, 6, 6))
+    made = 2 * (6 * 6 + 8 * 8 + 9 * 6 * 6) * 8
+    assert work["moved"] == 2 * 4 * (made + 2 * 4 * 6 * 6)  # and the one slice of the output
+    weights = layer.weight.numel() + layer.vectors.numel()
+    reduce = layer.reduce.weight.numel() + layer.reduce.bias.numel()
+    assert work["constants"] - 4 * (weights + reduce) == 8 * 9 * 6 * 6
 
 
 def test_counting_leaves_the_layer_as_it_is():

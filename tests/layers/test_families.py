@@ -82,7 +82,8 @@ def test_lowerings_equal_the_loops(layer: type[DynamicConv2d], geometry: str) ->
     settled = settle(copy.deepcopy(conv))
     assert settled.terms < conv.terms or not isinstance(conv, FAMILIES["dpk"]), "nothing was set apart"
     slices = (1, 2) if conv.groups == 1 else (1,)
-    for made, name, count in itertools.product((conv, settled), lowerings_of(conv), slices):
+    ways = (conv, settled, settle(copy.deepcopy(conv), own_softmax=True))
+    for made, name, count in itertools.product(ways, lowerings_of(conv), slices):
         set_lowering(made, name)
         made.eval().slices = count
         one = LOWERINGS[name].batch == "one"
@@ -93,7 +94,7 @@ def test_lowerings_equal_the_loops(layer: type[DynamicConv2d], geometry: str) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lowering", ["grouped", "unfold", "rows", "contract"])
+@pytest.mark.parametrize("lowering", ["grouped", "unfold", "gather", "rows", "contract"])
 def test_what_dpk_sets_apart_costs_no_digits(lowering: str) -> None:
     """Large terms that cancel would."""
     torch.manual_seed(1)
@@ -337,7 +338,7 @@ def test_family_sizes_are_checked_and_used(family: str, argument: str) -> None:
 def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicConv2d]) -> None:
     conv = layer(512, 512, 3, padding=1).eval()
     x = torch.randn(2, 512, 5, 5)
-    before = {name: set_lowering(conv, name)(x) for name in ("unfold", "rows", "contract")}
+    before = {name: set_lowering(conv, name)(x) for name in ("unfold", "gather", "rows", "contract")}
     assert conv.slices == 1
     assert (settle(conv).slices > 1) == (layer.sample_factor == "mixing")
     for name, y in before.items():
@@ -427,7 +428,7 @@ def test_a_bank_of_one_kernel_settles() -> None:
 
 
 @pytest.mark.parametrize(("groups", "outputs"), [(1, 6), (4, 4), (2, 8), (4, 8)])
-@pytest.mark.parametrize("lowering", ["grouped", "unfold", "rows", "contract", "scaled"])
+@pytest.mark.parametrize("lowering", ["grouped", "unfold", "gather", "rows", "contract", "scaled"])
 def test_a_kernel_set_apart_reaches_every_output_of_its_group(
     groups: int, outputs: int, lowering: str
 ) -> None:

@@ -290,7 +290,7 @@ class DynamicConv2d(nn.Module):
         if self.terms < rows * columns and self.in_channels > self.groups:
             return "contract"
         # Where channels are many the maps are small, and the rows of the padding a large part of them.
-        return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 128 else "gather"
+        return "rows" if rows > 1 and self.stride == (1, 1) and self.in_channels < 512 else "unfold"
 
     @torch.jit.unused
     def training_lowering(self) -> str:
@@ -300,10 +300,8 @@ class DynamicConv2d(nn.Module):
         them keeps less for the backward pass than one for each term. On CPUs it is also faster, clearly so
         with images as NCHW in memory, where the batch joins the channels without a copy.
         """
-        if self.groups == self.in_channels and self.sample_factor != "none":
-            return "grouped"
-        # A gather's gradient is a sum scattered over the map, which is slow.
-        return "unfold" if self.auto_lowering() == "gather" else self.auto_lowering()
+        depthwise = self.groups == self.in_channels and self.sample_factor != "none"
+        return "grouped" if depthwise else self.auto_lowering()
 
     @classmethod
     def holds_static(cls) -> bool:

@@ -172,7 +172,8 @@ def settle(model: nn.Module, own_softmax: bool = False) -> nn.Module:
     Args:
         model: any module; changed in place and returned. Its parameters must not change afterwards.
         own_softmax: whether what will run the model has a softmax of its own that is faster than exponentials
-            without a maximum and what brings their sum to one.
+            without a maximum and what brings their sum to one, and takes a softmax between two products for
+            attention.
     """
     for layer in dynamic_layers(model):
         layer.settle_(own_softmax)

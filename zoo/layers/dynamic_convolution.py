@@ -42,7 +42,7 @@ class DynamicConvolution2d(ExpertsConv2d):
         self.squeeze = nn.Linear(self.in_channels, hidden, **like)
         self.route = nn.Linear(hidden, self.num_experts, **like)
         self.temperature = 1.0
-        self.upright = False
+        self.middle_axis = False
 
     @torch.jit.unused
     def reset_routing(self) -> None:
@@ -56,19 +56,19 @@ class DynamicConvolution2d(ExpertsConv2d):
         logits = self.route(self.squeeze(context).relu())
         temperature = self.temperature if self.training else 1.0
         logits = logits / temperature
-        if self.upright:
+        if self.middle_axis:
             return logits.unsqueeze(2).softmax(dim=1).squeeze(2)
         return logits.softmax(dim=1)
 
     @torch.jit.unused
     def settle_(self, own_softmax: bool = False) -> None:
-        """Slice, and have the softmax along a first axis where a runtime has one of its own.
+        """Slice, and keep a runtime that has its own softmax from taking the routing for attention.
 
-        OpenVINO takes a product, a softmax along the last axis and another product for attention, and computes
-        the sum of the experts, which are its values then, by a slower way.
+        OpenVINO does so with a product, a softmax along the last axis and another product, and is slow to sum
+        the experts, which are the values then.
         """
         super().settle_(own_softmax)
-        self.upright = own_softmax
+        self.middle_axis = own_softmax
 
     @torch.jit.unused
     def anneal(self, progress: float) -> None:

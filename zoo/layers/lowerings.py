@@ -135,15 +135,16 @@ def unfold(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
 def gathered(x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
     """Multiply the kernels with patches of x whose pixels were copied whole.
 
-    With the channels last a pixel is one run of memory, and one operation copies all patches. The shifted
-    copies of im2col are made of rows of the map, which are short where the channels are many.
+    With the channels last a pixel is one run of memory, and after a transpose of the map one operation copies
+    all patches. The shifted copies of im2col are made of rows of the map, which are short where the channels
+    are many.
     """
     # Runtimes let the product take its operand transposed; as a property it is priced as no copy.
     return _products(patches(x, geometry).mT, x, kernels, geometry)
 
 
 def _products(columns: Tensor, x: Tensor, kernels: list[Tensor], geometry: Geometry) -> Tensor:
-    """Multiply slices of the kernels with columns (N, G, P * I/G, pixels) of x: (N, O, height, width)."""
+    """Multiply slices (N, O, P, I/G) with columns (N, G, P * I/G, pixels) of x: (N, O, height, width)."""
     products: list[Tensor] = []
     for part in kernels:
         rows = part.unflatten(1, (geometry.groups, -1)).flatten(3)
@@ -201,23 +202,25 @@ def im2col(x: Tensor, geometry: Geometry) -> Tensor:
 def patches(x: Tensor, geometry: Geometry) -> Tensor:
     """Gather what the kernel sees at each of its places: (N, I, H, W) -> (N, G, pixels, P * I/G)."""
     height, width = output_size(x, geometry)
-    kernel_size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    (rows, columns), stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
     left, right, top, bottom = geometry.padding
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
-    # Independent of the sample, so an exporter folds it to one constant.
-    rows = _places(height, stride[0], kernel_size[0], dilation[0], x).unsqueeze(1).unsqueeze(3)
-    columns = _places(width, stride[1], kernel_size[1], dilation[1], x).unsqueeze(1)
-    index = (rows * x.shape[2] + columns).flatten()
-    gathered = x.flatten(1, 2).index_select(1, index).unflatten(1, (height * width, -1))
+    lines = _places(height, stride[0], rows, dilation[0], x).unsqueeze(1).unsqueeze(3)
+    index = lines * x.shape[2] + _places(width, stride[1], columns, dilation[1], x).unsqueeze(1)
+    pixels = x.flatten(1, 2).index_select(1, index.flatten()).unflatten(1, (height * width, rows * columns))
     if geometry.groups == 1:
-        return gathered.flatten(2).unsqueeze(1)
-    return gathered.unflatten(3, (geometry.groups, -1)).permute(0, 3, 1, 2, 4).flatten(3)
+        return pixels.flatten(2).unsqueeze(1)
+    return pixels.unflatten(3, (geometry.groups, -1)).permute(0, 3, 1, 2, 4).flatten(3)
 
 
 def _places(count: int, stride: int, length: int, dilation: int, x: Tensor) -> Tensor:
     """Return where along one axis of the padded map a kernel looks: (count, length)."""
-    first = torch.arange(count, device=x.device) * stride
-    return first.unsqueeze(1) + torch.arange(length, device=x.device) * dilation
+    # Not an arange, which a trace would tie to the device that it was made on.
+    first = (x.new_ones((count,), dtype=torch.int64).cumsum(0) - 1) * stride
+    places: list[Tensor] = []
+    for step in range(length):
+        places.append(first + step * dilation)
+    return torch.stack(places, dim=1)
 
 
 def contract(
@@ -243,12 +246,7 @@ def contract(
             filtered = (basis.unsqueeze(1) @ filtered.flatten(3)).unflatten(3, (-1, height, width))
     if sample_factor == "basis":
         return pointwise(filtered, torch.cat(mixings, dim=1)[0], geometry)
-    copies = filtered.flatten(4).flatten(2, 3)  # (N, G, M * I/G, pixels)
-    products: list[Tensor] = []
-    for part in mixings:
-        rows = part.unflatten(1, (groups, -1)).flatten(3)
-        products.append(rows @ copies)
-    return torch.cat(products, dim=2).flatten(1, 2).unflatten(2, (height, width))
+    return _products(filtered.flatten(4).flatten(2, 3), x, mixings, geometry)
 
 
 def scaled(x: Tensor, scales: Tensor, weight: Tensor, terms: int, geometry: Geometry) -> Tensor:
@@ -381,8 +379,7 @@ def one_kernel(x: Tensor, kernel: Tensor, outputs: int, geometry: Geometry) -> T
         # A product with ones: onnxruntime takes up to twenty times as long to sum over an axis that is not
         # the last.
         parts = x.unflatten(1, (groups, -1)).flatten(3)
-        ones = torch.ones(1, geometry.per_group, dtype=x.dtype, device=x.device)
-        sums = ones @ parts
+        sums = x.new_ones((1, geometry.per_group)) @ parts
         x = sums.flatten(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
     weight = kernel.unflatten(0, (1, 1, geometry.kernel_size[0], geometry.kernel_size[1]))
     y = static_conv(x, weight.expand(groups, -1, -1, -1), geometry, groups)
