@@ -236,7 +236,6 @@ def contract(
     A factor that does not depend on the sample becomes a static convolution: the basis a depthwise one,
     the mixing a 1x1 one. With M < P this needs M / P of a static convolution's multiplies.
     """
-    groups = geometry.groups
     height, width = output_size(x, geometry)
     if basis is not None and sample_factor == "mixing":
         filtered = filter_copies(repeated(x, terms, geometry), basis[0], terms, geometry)
