@@ -25,7 +25,7 @@ FLOORS = {
     "resnet18_static": 86,
     "resnet18_kw": 86,
     "resnet18_fgk": 86,
-    "resnet18_dpk": 75,
+    "resnet18_dpk": 77,
     "mobilenetv3_small_100_static": 80,
     "mobilenetv3_small_100_kw": 80,
     "mobilenetv3_small_100_fgk": 80,
