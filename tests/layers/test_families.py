@@ -250,6 +250,17 @@ def test_scripts_and_traces(layer: type[DynamicConv2d], lowering: str) -> None:
     torch.testing.assert_close(torch.jit.script(conv)(x), conv(x))
 
 
+@families_and_lowerings
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::UserWarning")
+@torch.no_grad()
+def test_a_trace_is_not_tied_to_a_device_or_a_size(layer: type[DynamicConv2d], lowering: str) -> None:
+    conv = set_lowering(settle(layer(4, 4, 3, padding=1, stride=(1, 2), groups=2).eval()), lowering)
+    traced = torch.jit.trace(conv, torch.randn(2, 4, 6, 6))
+    assert "Device = prim::Constant" not in str(traced.inlined_graph)
+    x = torch.randn(2 if LOWERINGS[lowering].batch == "frozen" else 3, 4, 9, 5)
+    torch.testing.assert_close(traced(x), conv(x))
+
+
 def test_single_refuses_a_batch() -> None:
     conv = set_lowering(FAMILIES["kw"](3, 4, 3), "single")
     with pytest.raises(AssertionError, match="takes batch 1"):
