@@ -11,8 +11,6 @@ from export.base import ExportOptions, Runtime
 from export.parity import prepared
 from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
 
-_SETTLED = ("slices", "bounded", "middle_axis")
-
 TYPICAL_BATCHES = (1, 8)
 """Batch sizes that an artifact with a dynamic batch is made fast for; each counts the same."""
 
@@ -42,8 +40,7 @@ class Site:
             "dilation": layer.dilation,
             "groups": layer.groups,
             **{name: getattr(layer, name) for name in layer.sizes},
-            # What settling decided.
-            **{name: getattr(layer, name) for name in _SETTLED if hasattr(layer, name)},
+            **{name: getattr(layer, name) for name in layer.settled_names},
         }
         text = ", ".join(f"{name} {value}" for name, value in facts.items())
         channels, height, width = self.size

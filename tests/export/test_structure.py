@@ -63,7 +63,8 @@ def count(graph):
 
 def transposes(family, depthwise):
     """Return how many a layer has: of its map, to copy whole pixels, and of what the product takes."""
-    return 2 * (family in ("kw", "condconv", "dyconv") and not depthwise)
+    multiplies_matrices = MORE_CONVOLUTIONS[family][depthwise] < 0
+    return 2 * multiplies_matrices
 
 
 @pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])

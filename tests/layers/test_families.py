@@ -356,6 +356,17 @@ def test_settling_slices_a_large_mixing_and_changes_nothing(layer: type[DynamicC
         torch.testing.assert_close(set_lowering(conv, name)(x), y, rtol=1e-4, atol=1e-5)
 
 
+@families
+@pytest.mark.parametrize("own_softmax", [False, True])
+def test_what_settling_decides_is_named(layer: type[DynamicConv2d], own_softmax: bool) -> None:
+    """Or tuning would take a layer for another."""
+    conv = layer(512, 512, 3).eval()
+    before = {name: value for name, value in vars(conv).items() if isinstance(value, int | str)}
+    settle(conv, own_softmax)
+    decided = {name for name, value in before.items() if getattr(conv, name) != value}
+    assert decided - {"terms"} <= set(conv.settled_names)
+
+
 @pytest.mark.parametrize(("scale", "bounded"), [(1, True), (1e3, False)])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_a_settled_softmax_is_the_same_softmax(scale: float, bounded: bool, groups: int) -> None:

@@ -48,6 +48,8 @@ class DynamicConv2d(nn.Module):
     sizes: ClassVar[dict[str, int | str]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
+    #: What :meth:`settle_` decides: two layers that differ in it can cost different times.
+    settled_names: ClassVar[tuple[str, ...]] = ("slices",)
     __constants__: tuple[str, ...] = ("sample_factor",)
 
     #: M, the length of the axis that the two factors share.

@@ -41,6 +41,7 @@ class DotProductConv2d(DynamicConv2d):
     """
 
     sample_factor = "mixing"
+    settled_names = ("slices", "bounded")
     slice_numbers = 1 << 17  # making the mixing passes over it several times
     no_weight_decay_names = ("bank", "keys", "in_queries", "out_queries")
     # Kept by training. Exponentials overflow at 88, but attention saturates long before: if logits may

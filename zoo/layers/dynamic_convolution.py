@@ -33,6 +33,7 @@ class DynamicConvolution2d(ExpertsConv2d):
 
     sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4, "reduction": 4, "start_temperature": 30}
     routing_sums_to_one = True
+    settled_names = ("slices", "middle_axis")
     reduction: int
     start_temperature: int
 

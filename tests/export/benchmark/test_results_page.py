@@ -206,6 +206,8 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
     )
     (tmp_path / "docs/sizes_another.json").write_text(json.dumps({**record, "model": "another"}))
     assert results.sizes(tmp_path).count("one seed") == 2
+    with pytest.raises(ZooError, match=r"sizes_\*\.json; python docs/sizes\.py makes one"):
+        results.sizes(tmp_path / "docs")
 
 
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
