@@ -174,7 +174,7 @@ def costs(root: Path) -> str:
                 f"{images_seen(entry):,}",
                 f"{_seconds(entry) / 3600:.1f} h, {trained_on(entry)}",
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
-                str(row.result.candidate.threads) if row else "",
+                f"{row.result.candidate.threads} {row.result.candidate.cores}".strip() if row else "",
                 render.tax_cell(row) if row and row.tax else "",
                 measured_on,
             ]
@@ -393,7 +393,7 @@ def _order(name: str) -> tuple[str, bool, int]:
 def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
     """Return the models' rows measured as :data:`RUNTIME` says, and the machine.
 
-    Most threads go first, then the latest.
+    Most threads go first, then the latest, then cores that are near each other.
     """
     found: dict[str, tuple[render.Row, str]] = {}
 
@@ -402,7 +402,7 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
 
     for path in sorted(pages.on_whole_machines(root), key=rank):
         where = machine(read(path).environment)
-        for row in pages.headline(path):
+        for row in reversed(pages.headline(path)):
             it = row.result.candidate
             if it.is_usual and (it.runtime, it.batch) == (RUNTIME, BATCH):
                 found[it.model] = row, where

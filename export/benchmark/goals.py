@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from export.benchmark import pages, render
 from export.benchmark.environment import machine
+from export.benchmark.handoff import CORES
 from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
@@ -65,24 +66,37 @@ def _goal(candidate: Candidate) -> float | None:
     return None if wanted is None else round(wanted + ALLOWANCE.get(candidate.runtime, 0.0), 2)
 
 
+_Way = tuple[int, int, int]
+"""A column: the threads, how far their cores are apart as an index of ``CORES``, and the batch size."""
+
+
+def _way(candidate: Candidate) -> _Way:
+    return candidate.threads, CORES.index(candidate.cores), candidate.batch
+
+
+def _threads(count: int, cores: int) -> str:
+    return threads_of(count, CORES[cores])
+
+
 def _goals(name: str, rows: dict[Candidate, _Entry]) -> str:
-    ways = sorted({(each.threads, each.batch) for each in rows})
-    lines: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
+    ways = sorted(set(map(_way, rows)))
+    lines: dict[tuple[str, str], dict[_Way, str]] = {}
     aims: dict[tuple[str, str], list[float]] = {}
-    counts: dict[int, list[bool]] = {}
+    counts: dict[tuple[int, int], list[bool]] = {}
     for candidate, (_, _, row) in rows.items():
         wanted = _goal(candidate)
         assert wanted is not None
         assert row.tax is not None
         met = round(row.tax.high, 2) <= wanted  # rounded as the tables of results show it
-        counts.setdefault(candidate.threads, []).append(met)
+        way = _way(candidate)
+        counts.setdefault(way[:2], []).append(met)
         key = candidate.model, candidate.where
         text = f"{row.tax.value:.2f}"
-        lines.setdefault(key, {})[candidate.threads, candidate.batch] = f"**{text}**" if met else text
+        lines.setdefault(key, {})[way] = f"**{text}**" if met else text
         aims[key] = [
             _goal(replace(candidate, batch=batch)) or 0.0 for batch in sorted(GOALS[candidate.model])
         ]
-    header = ["model", "runtime", "goal", *(f"batch {batch}, {threads_of(count)}" for count, batch in ways)]
+    header = ["model", "runtime", "goal", *(f"batch {batch}, {_threads(*how)}" for *how, batch in ways)]
     cells = [
         [
             f"`{model}`",
@@ -92,7 +106,7 @@ def _goals(name: str, rows: dict[Candidate, _Entry]) -> str:
         ]
         for model, where in sorted(lines, key=lambda key: (split_name(key[0])[0], key[1], key[0]))
     ]
-    sums = [f"{sum(met)} of {len(met)} with {threads_of(count)}" for count, met in sorted(counts.items())]
+    sums = [f"{sum(met)} of {len(met)} with {_threads(*how)}" for how, met in sorted(counts.items())]
     files = ", ".join(f"`{file}`" for file in dict.fromkeys(file for _, file, _ in rows.values()))
     table = pages.markdown(header, "llr" + "r" * len(ways), cells)
-    return f"{table}\n\n{name}, {files}: {' and '.join(sums)} are met."
+    return f"{table}\n\n{name}, {files}: met are {'; '.join(sums)}."

@@ -27,10 +27,12 @@ class Samples(NamedTuple):
     Attributes:
         own: its calls.
         partner: those of its partner right before or after them; empty without one.
+        seen: what the watch saw before each; empty without one.
     """
 
     own: list[list[float]]
     partner: list[list[float]]
+    seen: Sequence[int] = ()
 
 
 _MOST_CALLS = 1000
@@ -63,6 +65,7 @@ def interleave(
     seconds: float = math.inf,
     seed: int = 0,
     clock: Clock = time.perf_counter,
+    watch: Callable[[], int] | None = None,
 ) -> list[Samples]:
     """Time every candidate once a round, with its partner, in an order drawn anew for each round.
 
@@ -77,11 +80,13 @@ def interleave(
         seconds: after which no further round begins, once there are :data:`LEAST_ROUNDS`.
         seed: of the orders.
         clock: seconds since some moment.
+        watch: looks at the machine before a candidate and its partner have their turns.
 
     Returns:
         The samples of each candidate. All have the same number of rounds.
     """
-    samples = [Samples([], []) for _ in calls]
+    seen: list[list[int]] = [[] for _ in calls]
+    samples = [Samples([], [], each) for each in seen]
     beside = partners or [None] * len(calls)
     start = clock()
 
@@ -94,10 +99,12 @@ def interleave(
             if done >= LEAST_ROUNDS and clock() - start >= seconds:
                 break
             for index in order:
-                own, partner = samples[index]
+                own, partner, _ = samples[index]
                 pair = [(own, index)]
                 if (other := beside[index]) is not None:
                     pair.append((partner, other))
+                if watch is not None:
+                    seen[index].append(watch())
                 # Neither is always the first, in case that is worth something.
                 for kept, each in pair[:: -1 if done % 2 else 1]:
                     kept.append(turn(each))

@@ -17,7 +17,8 @@ from export.base import AUTO, FP32, RUNTIMES
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine, on_whole_machine
-from export.benchmark.layout import threads_of
+from export.benchmark.handoff import CORES
+from export.benchmark.layout import apart, threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.subjects import twin_of
@@ -95,8 +96,11 @@ def _legend(run: Run) -> str:
     return "\n".join(f"- {line}" for line in render.legend(run).splitlines())
 
 
-_Way = tuple[bool, int, str, int]
-"""A column's place among the others, then ``Candidate.where`` and the batch size."""
+_Way = tuple[int, bool, int, str, int]
+"""A column's place among the others, then ``Candidate.where`` and the batch size.
+
+The first is how far the threads' cores are apart, as an index of ``CORES``.
+"""
 
 
 class _Column(NamedTuple):
@@ -132,7 +136,11 @@ def taxes(root: Path) -> str:
             candidate = row.result.candidate
             deployed = candidate.runtime in RUNTIMES and candidate.dtype == FP32 and not candidate.fixed
             if deployed and candidate.batch in BATCHES:
-                order = candidate.device != "cpu", list(RUNTIMES).index(candidate.runtime)
+                order = (
+                    CORES.index(candidate.cores),
+                    candidate.device != "cpu",
+                    list(RUNTIMES).index(candidate.runtime),
+                )
                 key = split_name(candidate.model)[0], (*order, candidate.where, candidate.batch)
                 found.setdefault(key, _Column(path, date, {})).rows[candidate.label] = row
         for (backbone, way), column in found.items():
@@ -148,7 +156,9 @@ def _taxes(columns: dict[_Way, _Column]) -> str:
         [f"`{label}`", *(_tax_or_time(columns[way].rows.get(label), brief=True) for way in ways)]
         for label in labels
     ]
-    header = ["model", *(f"{where}, batch {batch}" for *_, where, batch in ways)]
+    header = ["model"]
+    for cores, *_, where, batch in ways:
+        header.append(", ".join(filter(None, [where, f"batch {batch}", apart(CORES[cores])])))
     files: dict[str, set[Path]] = {}
     for (*_, where, _), column in columns.items():
         files.setdefault(where, set()).add(column.path)
@@ -178,11 +188,12 @@ def runtimes(root: Path) -> str:
 
 def _runtimes(run: Run) -> str:
     columns: dict[str, None] = {}
-    lines: dict[tuple[str, int, int], dict[str, str]] = {}
+    lines: dict[tuple[str, int, str], dict[str, str]] = {}
     for row in render.rows(run):
         candidate = row.result.candidate
         columns[candidate.label] = None
-        line = lines.setdefault((candidate.where, candidate.batch, candidate.threads), {})
+        threads = " ".join([str(candidate.threads), candidate.cores]).strip()
+        line = lines.setdefault((candidate.where, candidate.batch, threads), {})
         line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
     header = ["runtime", "batch", "threads", *(f"`{label}`" for label in columns)]
     cells = [[*map(str, way), *(line.get(label, "") for label in columns)] for way, line in lines.items()]

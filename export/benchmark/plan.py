@@ -31,6 +31,8 @@ class Candidate:
         batch: images in one call.
         threads: that an operator may use.
         fixed: whether its artifact is made for this batch size alone, though the lowering needs no such.
+        cores: how far its threads' cores were apart, see :mod:`export.benchmark.handoff`; empty where nobody
+            knows, and before it was measured.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Candidate:
     batch: int = 1
     threads: int = 1
     fixed: bool = False
+    cores: str = ""
 
     @property
     def label(self) -> str:
@@ -57,7 +60,7 @@ class Candidate:
     @property
     def how(self) -> str:
         """Everything but the model, as a title."""
-        return f"{self.where}, batch {self.batch}, {threads_of(self.threads)}"
+        return f"{self.where}, batch {self.batch}, {threads_of(self.threads, self.cores)}"
 
     @property
     def is_static(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from export.benchmark.engines import ENGINES
 from export.benchmark.environment import machine
+from export.benchmark.handoff import CORES, FAR, NEAR
 from export.benchmark.layout import aligned
 from export.benchmark.results import Result, Run
 from export.benchmark.statistics import Interval, Latency, bootstrap_median, latency
@@ -52,7 +53,10 @@ class Column(NamedTuple):
 
 
 def rows(run: Run) -> list[Row]:
-    """Return the rows: by runtime, threads, batch and backbone, the static twin first, the others by tax."""
+    """Return the rows: by runtime, threads, batch and backbone, the static twin first, the others by tax.
+
+    Cores that are near go before cores that are far.
+    """
     return sorted(map(_row, run.results), key=_place)
 
 
@@ -97,12 +101,30 @@ def legend(run: Run) -> str:
     if counts := {len(result.rounds_ns) for result in run.results}:
         fewest, most = min(counts), max(counts)
         lines.append(f"Rounds: {fewest}{f' to {most}' if most > fewest else ''}.")
+    if ways := _ways_between_cores(run):
+        lines.append(ways)
     if random := sorted({result.candidate.model for result in run.results if not result.trained}):
         lines.append(f"Timed with random weights: {', '.join(random)}.")
     if unsteady := [text for result in run.results if (text := _unsteady(result))]:
         found = "; ".join(unsteady)
         lines.append(f"Unsteady, the tax of all rounds and of each pass, or half of a single one: {found}.")
     return "\n".join([*lines, *run.notes])
+
+
+def _ways_between_cores(run: Run) -> str:
+    """Return how long a cache line took from core to core and back in rows that are told apart by it."""
+    seen: dict[str, list[int]] = {NEAR: [], FAR: []}
+    for result in run.results:
+        if result.handoff_ns:
+            seen[result.candidate.cores] += result.handoff_ns
+    found = [
+        f"{cores}, {np.median(each):.0f} ns ({np.percentile(each, 5):.0f} to {np.percentile(each, 95):.0f})"
+        for cores, each in seen.items()
+        if each
+    ]
+    if not found:
+        return ""
+    return f"cores: a cache line from one core to the other and back, median (9 of 10): {'; '.join(found)}."
 
 
 def _unsteady(result: Result) -> str | None:
@@ -137,7 +159,8 @@ def _place(row: Row) -> tuple:
     runtime = engines.index(candidate.runtime) if candidate.runtime in engines else len(engines)
     backbone = candidate.twin.model
     tax = row.tax.value if row.tax else 0.0
-    group = (runtime, candidate.where, candidate.threads, candidate.batch, backbone)
+    threads = candidate.threads, CORES.index(candidate.cores)
+    group = (runtime, candidate.where, *threads, candidate.batch, backbone)
     return (*group, not candidate.is_static, tax, candidate.label)
 
 
@@ -157,6 +180,7 @@ COLUMNS = (
     Column("runtime", lambda row: row.result.candidate.where, words=True),
     Column("batch", lambda row: str(row.result.candidate.batch)),
     Column("threads", lambda row: str(row.result.candidate.threads), always=False),
+    Column("cores", lambda row: row.result.candidate.cores, words=True, always=False),
     Column("p50 ms", lambda row: f"{row.latency.p50 * 1e3:.2f}"),
     Column("p90 ms", lambda row: f"{row.latency.p90 * 1e3:.2f}"),
     Column("p99 ms", lambda row: f"{row.latency.p99 * 1e3:.2f}"),
@@ -192,6 +216,7 @@ def _record(row: Row) -> dict[str, Any]:
         "device": candidate.device,
         "dtype": candidate.dtype,
         "threads": candidate.threads,
+        "cores": candidate.cores,
         "batch": candidate.batch,
         **{f"{name}_ms": value * 1e3 for name, value in row.latency._asdict().items()},
         "images_per_second": row.throughput,

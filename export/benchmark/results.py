@@ -33,6 +33,7 @@ class Result:
         memory_bytes: see :mod:`export.benchmark.memory`; None where it was not measured.
         error: relative, against the unlowered eager model.
         passes: how many of the rounds each pass had; empty where the file does not say.
+        handoff_ns: for every round the nanoseconds from core to core and back, where they were watched.
     """
 
     candidate: Candidate
@@ -47,8 +48,9 @@ class Result:
     memory_bytes: int | None = None
     error: float = 0.0
     passes: Sequence[int] = ()
+    handoff_ns: Sequence[int] = ()
 
-    def longer(self, own: Rounds, partner: Rounds) -> "Result":
+    def longer(self, own: Rounds, partner: Rounds, handoff: Sequence[int] = ()) -> "Result":
         """Return the same with another pass: rounds of its own and of its twin, in seconds.
 
         Without rounds of the twin, which may have failed meanwhile, there is nothing to compare with: they
@@ -61,6 +63,7 @@ class Result:
             rounds_ns=[*self.rounds_ns, *in_nanoseconds(own)],
             twin_ns=[*self.twin_ns, *in_nanoseconds(partner)],
             passes=(*self.passes, len(own)),
+            handoff_ns=(*self.handoff_ns, *handoff),
         )
 
     @cached_property
@@ -143,6 +146,8 @@ def read(path: Path) -> Run:
                 raise ValueError("a twin of other rounds")
             if result.passes and sum(result.passes) != len(result.rounds_ns):
                 raise ValueError("passes of other rounds")
+            if result.handoff_ns and len(result.handoff_ns) != len(result.rounds_ns):
+                raise ValueError("ways between cores of other rounds")
         if missing := FACTS - run.environment.keys():
             raise ValueError(f"no {sorted(missing)[0]} in the environment")
         if not isinstance(run.environment["versions"], dict):
@@ -164,7 +169,8 @@ def _in_seconds(rounds_ns: Sequence[Sequence[int]]) -> Rounds:
 
 
 def _result(row: dict[str, Any]) -> Result:
-    row = {"fixed": False, **row, "passes": tuple(row.get("passes", ()))}  # which older files do not say
+    row = {"fixed": False, "cores": "", **row}  # which older files do not say
+    row |= {name: tuple(row.get(name, ())) for name in ("passes", "handoff_ns")}
     own = {entry.name: row[entry.name] for entry in fields(Candidate)}
     rest = {entry.name: row[entry.name] for entry in fields(Result) if entry.name != "candidate"}
     return Result(Candidate(**own), **rest)

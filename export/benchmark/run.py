@@ -7,14 +7,15 @@ batch sizes several times, with a part of the rounds each time.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
+from typing import Any
 
 from export._metadata import lowerings_of
 from export.base import FP32
-from export.benchmark import environment, memory
+from export.benchmark import environment, handoff, memory
 from export.benchmark.engines import ENGINES
 from export.benchmark.layout import threads_of
 from export.benchmark.measure import LEAST_ROUNDS, Samples, calls_per_turn, interleave
@@ -84,6 +85,7 @@ class Benchmark:
         self._failed: set[Path] = set()
         self._left_out: set[Candidate] = set()
         self._kept: dict[Candidate, Ready] = {}
+        self._memory: dict[Candidate, int | None] = {}
 
     def run(self) -> Run:
         """Export, measure, and return the results.
@@ -96,20 +98,25 @@ class Benchmark:
         groups = [
             list(group) for _, group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch))
         ]
-        found: dict[Candidate, Result] = {}
+        found: dict[Candidate, dict[str, Result]] = {}
         for number, group in product(range(self.effort.passes), groups):
             with pinned(group[0].threads):
                 for ready, samples in self._measure(group, number):
-                    before = found.get(ready.candidate)
-                    found[ready.candidate] = (
-                        before.longer(*samples) if before else self._result(ready, samples)
-                    )
-        results = [found[candidate] for candidate in self.plan.candidates if candidate in found]
-        if not results:
+                    results = found.setdefault(ready.candidate, {})
+                    for cores, part in apart(samples).items():
+                        before = results.get(cores)
+                        results[cores] = before.longer(*part) if before else self._result(ready, part, cores)
+        if not found:
             raise ZooError(f"nothing could be measured: {self.notes[-1]}")
+        measured = [
+            result
+            for candidate in self.plan.candidates
+            if candidate in found
+            for result in self._told_apart(found[candidate])
+        ]
         facts["load_at_the_end"] = environment.load_average()
         settings = {**vars(self.effort), "cuda_graphs": self.workshop.cuda_graphs}
-        return Run(tuple(results), facts, settings, tuple(dict.fromkeys(self.notes)))
+        return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))
 
     def _export(self) -> None:
         """Write every artifact."""
@@ -142,7 +149,8 @@ class Benchmark:
         partners = [None if each.candidate.is_static else places.get(each.candidate.twin) for each in ready]
         effort = self.effort
         rounds, seconds = effort.rounds_of(number), effort.seconds / effort.passes
-        samples = interleave(calls, turns, rounds, partners, seconds, effort.seed + number)
+        with handoff.watching(group[0].threads) as watch:
+            samples = interleave(calls, turns, rounds, partners, seconds, effort.seed + number, watch=watch)
         turn = f", pass {number + 1} of {effort.passes}" if effort.passes > 1 else ""
         self.say(
             f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}{turn}: "
@@ -171,15 +179,27 @@ class Benchmark:
         self.notes.append(f"{verb} {what}: {error}")
         self.say(f"  {self.notes[-1]}")
 
-    def _result(self, ready: Ready, samples: Samples) -> Result:
+    def _told_apart(self, results: Mapping[str, Result]) -> Iterator[Result]:
+        """Yield a candidate's results, that of the most rounds first, without those of too few."""
+        most, *others = sorted(results, key=lambda cores: -len(results[cores].rounds_ns))
+        yield results[most]
+        for cores in others:
+            if len(results[cores].rounds_ns) >= LEAST_ROUNDS:
+                yield results[cores]
+            else:
+                what = results[most].candidate.how
+                self.notes.append(f"left out, for fewer than {LEAST_ROUNDS} rounds: cores {cores} ({what})")
+
+    def _result(self, ready: Ready, samples: Samples, cores: str) -> Result:
         candidate, subjects = ready.candidate, self.workshop.subjects
         params, macs = self.workshop.cost(candidate)
         deployed = self.workshop.deployed(candidate)
-        taken = None
-        if self.effort.memory and ready.path is not None:
-            taken = memory.peak_memory(candidate.runtime, ready.path, self.workshop.setting(candidate))
+        if self.effort.memory and ready.path is not None and candidate not in self._memory:
+            self._memory[candidate] = memory.peak_memory(
+                candidate.runtime, ready.path, self.workshop.setting(candidate)
+            )
         return Result(
-            candidate,
+            replace(candidate, cores=cores),
             rounds_ns=in_nanoseconds(samples.own),
             twin_ns=in_nanoseconds(samples.partner),
             passes=(len(samples.own),),
@@ -189,6 +209,19 @@ class Benchmark:
             top1=subjects.top1(candidate.model) if candidate.dtype == FP32 else None,
             trained=subjects.is_trained(candidate.model),
             file_bytes=ready.file_bytes,
-            memory_bytes=taken,
+            memory_bytes=self._memory.get(candidate),
+            handoff_ns=tuple(samples.seen),
             error=ready.error,
         )
+
+
+def apart(samples: Samples) -> dict[str, Samples]:
+    """Return the rounds by how far the cores were apart, all under an empty name where nobody watched."""
+    if not samples.seen:
+        return {"": samples}
+    kinds = [handoff.cores(each) for each in samples.seen]
+
+    def where(kind: str, rounds: Sequence[Any]) -> list[Any]:
+        return [each for each, found in zip(rounds, kinds, strict=True) if found == kind] if rounds else []
+
+    return {kind: Samples(*(where(kind, rounds) for rounds in samples)) for kind in dict.fromkeys(kinds)}

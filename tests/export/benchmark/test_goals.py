@@ -39,7 +39,7 @@ def test_the_page_says_which_goals_were_met(tmp_path, make_run):
     assert rows["`resnet18_fgk`", "openvino"][0] == "1.0 / 1.1"
     assert rows["`resnet18_fgk`", "openvino"][1].startswith("**1.0")
     assert rows["`mobilenetv2_100_fgk`", "onnx"][1].startswith("1.")
-    assert sums == "a CPU (AVX2), `cpu.json`: 2 of 4 with 1 thread and 0 of 1 with 2 threads are met."
+    assert sums == "a CPU (AVX2), `cpu.json`: met are 2 of 4 with 1 thread; 0 of 1 with 2 threads."
 
 
 def test_a_goal_measured_twice_on_a_machine_counts_as_the_latest_has_it(tmp_path, make_run):
@@ -51,8 +51,8 @@ def test_a_goal_measured_twice_on_a_machine_counts_as_the_latest_has_it(tmp_path
     first, sums, second, others = goals(tmp_path).split("\n\n")
     assert cells(first.splitlines()[-1])[-1].startswith("**1.2")
     assert cells(second.splitlines()[-1])[-1].startswith("1.4")
-    assert sums == "a CPU (AVX512), `a.json`: 1 of 1 with 1 thread are met."
-    assert others == "a CPU (AVX2), `c.json`: 0 of 1 with 1 thread are met."
+    assert sums == "a CPU (AVX512), `a.json`: met are 1 of 1 with 1 thread."
+    assert others == "a CPU (AVX2), `c.json`: met are 0 of 1 with 1 thread."
 
 
 def test_a_goal_measured_twice_counts_as_the_larger_file_has_it(tmp_path, make_run):
@@ -64,7 +64,7 @@ def test_a_goal_measured_twice_counts_as_the_larger_file_has_it(tmp_path, make_r
         (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
     table, sums = goals(tmp_path).split("\n\n")
     assert cells(table.splitlines()[-1])[-1].startswith("1.5")
-    assert sums == "a CPU (AVX2), `whole.json`: 0 of 2 with 1 thread are met."
+    assert sums == "a CPU (AVX2), `whole.json`: met are 0 of 2 with 1 thread."
 
 
 def test_a_run_on_some_of_the_cores_does_not_count(tmp_path, make_run):
@@ -75,4 +75,4 @@ def test_a_run_on_some_of_the_cores_does_not_count(tmp_path, make_run):
         (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
     table, sums = goals(tmp_path).split("\n\n")
     assert cells(table.splitlines()[-1])[-1].startswith("1.5")
-    assert sums == "a CPU (AVX2), `whole.json`: 0 of 1 with 1 thread are met."
+    assert sums == "a CPU (AVX2), `whole.json`: met are 0 of 1 with 1 thread."
