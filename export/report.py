@@ -232,11 +232,10 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/performance.md": {
         "runtimes": pages.runtimes,
         "goals": goals,
-        "parts": pages.parts,
         "sizes": results.sizes,
         "choices": pages.choices,
     },
-    "docs/measurements.md": {"results": pages.sections, "training": pages.training},
+    "docs/measurements.md": {"results": pages.sections, "parts": pages.parts, "training": pages.training},
 }
 
 
