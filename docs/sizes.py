@@ -1,9 +1,11 @@
 """What smaller factors and fewer dynamic layers save and cost: one network, trained alike, timed in turn.
 
 python docs/sizes.py --data ../shared/cifar10
+python docs/sizes.py --data ../shared/cifar10 --backbone mobilenetv3_small_100 --pretrained --epochs 1
 
 Writes sizes_BACKBONE.json, which docs/performance.md shows. Needs ``pip install -e '.[train]'``. All networks
-are the static one with its spatial convolutions made dynamic, or those of some stages, with random weights.
+are the static one with its spatial convolutions made dynamic, or those of some stages. They start at random,
+or from the static network's published weights as far as a family can hold them.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from export.parity import prepared
 from zoo import cli
 from zoo.catalog import complexity
 from zoo.errors import ZooError
-from zoo.layers import STATIC, fold
+from zoo.layers import FAMILIES, STATIC, fold
 from zoo.machine import cpu_model
 from zoo.training import memory
 from zoo.training.augment import Augmentation
@@ -65,11 +67,7 @@ COMPARED: dict[str, tuple[tuple[str, Sizes], ...]] = {
         ("condconv", {"num_experts": 2}),
         ("condconv", {"num_experts": 4}),
     ),
-    "mobilenetv2_100": (
-        *product(("fgk", "condconv", "dyconv", "dpk", "kw"), _LATE),
-        ("fgk", {"embedding_dim": 2}),
-        ("dpk", {"bank_size": 2}),
-    ),
+    "mobilenetv3_small_100": tuple(product(("kw", "fgk", "condconv", "dyconv", "dpk"), _LATE)),
 }
 
 BATCHES = (1, 8)
@@ -92,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         artifacts = []
         for number, (family, sizes) in enumerate([(STATIC, {}), *COMPARED[options.backbone]]):
-            model = network(static, family, sizes)
+            model = network(static, family, sizes, options.pretrained)
             learn(model, recipe(static, options), data)
             rows.append({"family": family, "sizes": dict(sizes), **figures(model, test)})
             artifacts.append(Path(folder) / f"{number}.onnx")
@@ -104,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 row.setdefault("tax", {})[str(batch)] = round(tax, 3)
     record = {
         "model": options.backbone,
+        "pretrained": options.pretrained,
         "recipe": recipe(static, options).to_dict(),
         "test_images": len(test),
         "cpu": cpu_model(),
@@ -116,26 +115,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def recipe(static: str, options: argparse.Namespace) -> Recipe:
-    """Return how every network is trained: small images at first, kernels shared by a few for speed."""
-    return Recipe(
-        static,
-        phases=((16, options.epochs), (32, 1)),
-        shared_epochs=options.epochs + 1,
-        shared_images=16,
-        images_per_epoch=options.images,
-        batch_size=min(128, options.images),
-        augmentation=Augmentation(upright=0.5),
-        ema_decay=0.99,
-        amp=options.amp,
-        threads=options.threads,
-    )
+    """Return how every network is trained: small images at first, kernels shared by a few for speed.
+
+    Trained weights go on at full size, with kernels of their own.
+    """
+    common: dict[str, Any] = {
+        "images_per_epoch": options.images,
+        "batch_size": min(128, options.images),
+        "augmentation": Augmentation(upright=0.5),
+        "ema_decay": 0.99,
+        "amp": options.amp,
+        "channels_last": options.channels_last,
+        "threads": options.threads,
+    }
+    if options.pretrained:
+        # A seed that no recipe has: images that the weights have seen would come again, warped alike.
+        return Recipe(static, phases=((32, options.epochs),), lr=5e-4, seed=3, **common)
+    phases = ((16, options.epochs), (32, 1))
+    return Recipe(static, phases=phases, shared_epochs=options.epochs + 1, shared_images=16, **common)
 
 
-def network(static: str, family: str, sizes: Sizes) -> nn.Module:
-    """Return a static network, or its dynamic version with some sizes or stages, with random weights."""
+def network(static: str, family: str, sizes: Sizes, pretrained: bool = False) -> nn.Module:
+    """Return a static network, or its dynamic version with some sizes or stages.
+
+    Args:
+        static: the network's name.
+        family: of its layers.
+        sizes: of theirs, or ``stages``.
+        pretrained: whether it has published weights, a dynamic one as nearly as the family can hold them.
+    """
     torch.manual_seed(0)
-    model = timm.create_model(static)
-    return model if family == STATIC else zoo.dynamize(model, family, warm_start=False, **sizes)
+    model = timm.create_model(static, pretrained=pretrained)
+    if family == STATIC:
+        return model
+    return zoo.dynamize(model, family, warm_start=pretrained and FAMILIES[family].holds_static(), **sizes)
 
 
 def learn(model: nn.Module, how: Recipe, data: Split) -> None:
@@ -174,7 +187,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=5000, metavar="N", help="an epoch (default: 5000)")
     add("--test-images", type=int, default=4000, metavar="N", help="default: 4000")
     add("--epochs", type=int, default=4, metavar="N", help="at 16 px, before one at 32 (default: 4)")
+    add("--pretrained", action="store_true", help="start from published weights; all epochs are at 32 px")
     add("--amp", choices=["bf16", "no"], default="no", help="precision of the training (default: no)")
+    toggle = argparse.BooleanOptionalAction
+    add(
+        "--channels-last",
+        action=toggle,
+        default=True,
+        help="whether networks train as NHWC (default) or NCHW",
+    )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of the training (default: 1)")
     add("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: beside this file")
     return parser

@@ -43,6 +43,18 @@ def test_every_default_is_compared() -> None:
             assert any(chosen.items() <= FAMILIES[family].sizes.items() for chosen in ours)
 
 
+def test_trained_weights_stay_where_a_family_can_hold_them() -> None:
+    name, late = "mobilenetv3_small_100_static", {"stages": (3,)}
+    static = sizes.network(name, "static", {}, pretrained=True)
+    kw, dpk = (sizes.network(name, family, late, pretrained=True) for family in ("kw", "dpk"))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(kw.eval()(images), static.eval()(images), rtol=1e-3, atol=1e-3)
+        assert (dpk.eval()(images) - static(images)).abs().max() > 0.1
+    early = "blocks.0.0.conv_dw.weight"
+    assert torch.equal(dpk.get_parameter(early), static.get_parameter(early)), "the other stages keep theirs"
+
+
 def test_it_trains_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.COMPARED, "resnet10", (("fgk", {"embedding_dim": 2}),))
     monkeypatch.setattr(sizes, "load_cifar10", lambda name, folder: split(12))

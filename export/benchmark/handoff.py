@@ -24,7 +24,7 @@ CORES = ("", NEAR, FAR)
 Watch = Callable[[], int]
 """Returns the nanoseconds from one core to the other and back."""
 
-_NEAREST_FAR = 280
+_NEAREST_FAR = 250
 """Nanoseconds there and back from which on cores are far, Python's own steps included: they take some 50."""
 _PARTS, _TRIPS = 20, 300
 _PATIENCE = 1_000_000

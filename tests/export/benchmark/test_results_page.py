@@ -204,7 +204,9 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
         "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed, 2,500 test images (standard error at most "
         "1.0 points); onnxruntime, one thread of a processor: `python docs/sizes.py`"
     )
-    (tmp_path / "docs/sizes_another.json").write_text(json.dumps({**record, "model": "another"}))
+    other = {**record, "model": "another", "pretrained": True}
+    (tmp_path / "docs/sizes_another.json").write_text(json.dumps(other))
+    assert "another from the static network's published weights, 20,000 at" in results.sizes(tmp_path)
     assert results.sizes(tmp_path).count("one seed") == 2
     with pytest.raises(ZooError, match=r"sizes_\*\.json; python docs/sizes\.py makes one"):
         results.sizes(tmp_path / "docs")
