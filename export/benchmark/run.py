@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Benchmark:
             list(group) for _, group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch))
         ]
         found: dict[Candidate, dict[str, Result]] = {}
-        for number, group in product(range(self.effort.passes), groups):
+        for number, group in self._turns(groups):
             with pinned(group[0].threads):
                 for ready, samples in self._measure(group, number):
                     results = found.setdefault(ready.candidate, {})
@@ -117,6 +117,16 @@ class Benchmark:
         facts["load_at_the_end"] = environment.load_average()
         settings = {**vars(self.effort), "cuda_graphs": self.workshop.cuda_graphs}
         return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))
+
+    def _turns(self, groups: list[list[Candidate]]) -> Iterator[tuple[int, list[Candidate]]]:
+        """Yield the number of each pass with each of its groups, in every other pass the last one first.
+
+        What a group leaves behind, such as cores that have drawn near each other while they were busy, is
+        then not always there for the same others.
+        """
+        for number in range(self.effort.passes):
+            for group in groups[:: -1 if number % 2 else 1]:
+                yield number, group
 
     def _export(self) -> None:
         """Write every artifact."""
