@@ -24,9 +24,4 @@ def aligned(lines: Sequence[Sequence[str]], align: str, indent: str = "") -> str
 
 def threads_of(count: int, cores: str = "") -> str:
     """Return ``1 thread``, ``2 threads``, ``2 threads, cores near``."""
-    return ", ".join(filter(None, [f"{count} thread{'s' if count > 1 else ''}", apart(cores)]))
-
-
-def apart(cores: str) -> str:
-    """Return ``cores near``; nothing where it is not known how far they are apart."""
-    return f"cores {cores}" if cores else ""
+    return f"{count} thread{'s' if count > 1 else ''}{f', cores {cores}' if cores else ''}"

@@ -17,8 +17,8 @@ from export.base import AUTO, FP32, RUNTIMES
 from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine, on_whole_machine
-from export.benchmark.handoff import CORES
-from export.benchmark.layout import apart, threads_of
+from export.benchmark.handoff import FAR
+from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.subjects import twin_of
@@ -96,11 +96,8 @@ def _legend(run: Run) -> str:
     return "\n".join(f"- {line}" for line in render.legend(run).splitlines())
 
 
-_Way = tuple[int, bool, int, str, int]
-"""A column's place among the others, then ``Candidate.where`` and the batch size.
-
-The first is how far the threads' cores are apart, as an index of ``CORES``.
-"""
+_Way = tuple[bool, int, str, int]
+"""A column's place among the others, then ``Candidate.where`` and the batch size."""
 
 
 class _Column(NamedTuple):
@@ -108,11 +105,12 @@ class _Column(NamedTuple):
 
     path: Path
     date: str
+    cores: str
     rows: dict[str, Row]
 
     @property
-    def rank(self) -> tuple[int, str]:
-        return len(self.rows), self.date
+    def rank(self) -> tuple[bool, int, str]:
+        return self.cores != FAR, len(self.rows), self.date
 
 
 def on_whole_machines(root: Path) -> list[Path]:
@@ -126,24 +124,22 @@ def taxes(root: Path) -> str:
 
     These are export's formats in fp32, not fixed to one batch size, those on a CPU first. A column is of one
     run, so that its rows compare: of the file with the most models, the latest of those. Runs held to a part
-    of their machine's cores are left out.
+    of their machine's cores are left out, and cores that are far from each other where others are known.
     """
     backbones: dict[str, dict[_Way, _Column]] = {}
     for path in on_whole_machines(root):
         date = read(path).environment["date"]
-        found: dict[tuple[str, _Way], _Column] = {}
+        found: dict[tuple[str, _Way, str], _Column] = {}
         for row in headline(path):
             candidate = row.result.candidate
             deployed = candidate.runtime in RUNTIMES and candidate.dtype == FP32 and not candidate.fixed
             if deployed and candidate.batch in BATCHES:
-                order = (
-                    CORES.index(candidate.cores),
-                    candidate.device != "cpu",
-                    list(RUNTIMES).index(candidate.runtime),
-                )
-                key = split_name(candidate.model)[0], (*order, candidate.where, candidate.batch)
-                found.setdefault(key, _Column(path, date, {})).rows[candidate.label] = row
-        for (backbone, way), column in found.items():
+                order = candidate.device != "cpu", list(RUNTIMES).index(candidate.runtime)
+                way = (*order, candidate.where, candidate.batch)
+                key = split_name(candidate.model)[0], way, candidate.cores
+                column = found.setdefault(key, _Column(path, date, candidate.cores, {}))
+                column.rows[candidate.label] = row
+        for (backbone, way, _), column in found.items():
             columns = backbones.setdefault(backbone, {})
             columns[way] = max(columns.get(way, column), column, key=lambda each: each.rank)
     return "\n\n".join(_taxes(backbones[name]) for name in BACKBONES if name in backbones)
@@ -156,19 +152,17 @@ def _taxes(columns: dict[_Way, _Column]) -> str:
         [f"`{label}`", *(_tax_or_time(columns[way].rows.get(label), brief=True) for way in ways)]
         for label in labels
     ]
-    header = ["model"]
-    for cores, *_, where, batch in ways:
-        header.append(", ".join(filter(None, [where, f"batch {batch}", apart(CORES[cores])])))
+    header = ["model", *(f"{where}, batch {batch}" for *_, where, batch in ways)]
     files: dict[str, set[Path]] = {}
     for (*_, where, _), column in columns.items():
         files.setdefault(where, set()).add(column.path)
     sources: dict[str, dict[str, None]] = {}
     for way in ways:
         *_, where, batch = way
-        path, date, rows = columns[way]
+        path, date, cores, rows = columns[way]
         which = where if len(files[where]) == 1 else f"{where} at batch {batch}"
         env, threads = read(path).environment, next(iter(rows.values())).result.candidate.threads
-        facts = [machine(env), env["gpu"], threads_of(threads), date[:10], f"`{FOLDER}/{path.name}`"]
+        facts = [machine(env), env["gpu"], threads_of(threads, cores), date[:10], f"`{FOLDER}/{path.name}`"]
         sources.setdefault(", ".join(filter(None, facts)), {})[which] = None
     origin = "; ".join(f"{' and '.join(wheres)}: {source}" for source, wheres in sources.items())
     return "\n\n".join([markdown(header, "l" + "r" * len(ways), lines), f"{origin}."])

@@ -103,7 +103,10 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        places = _BELOW_FIRST if not row.tax or candidate.lowering != "auto" else _ABOVE_FIRST
+        twin_x, twin_y = at.get(candidate.twin, (x, y))
+        # Above a point that is right below its twin stands the twin.
+        under = 0 < twin_y - y < 2 * near and abs(math.log(x / twin_x)) < wide
+        places = _BELOW_FIRST if under or candidate.lowering != "auto" else _ABOVE_FIRST
         away = _free(places, (x, y), written, wide, near)
         written.append((x, y, away))
         axes.annotate(

@@ -120,7 +120,7 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
 
 
 def test_passes_spread_the_rounds(workshop, monkeypatch):
-    """Every batch size has its turn before any has another, the last one first; what has no file is made once."""
+    """Every other pass has the last batch size first; what has no file is made once."""
     monkeypatch.setattr(type(ENGINES["eager"]), "slow", True)
     made = []
     prepare = workshop.prepare
