@@ -5,6 +5,7 @@ twin too.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from export.benchmark.layout import aligned
@@ -67,7 +68,7 @@ def to_text(found: Sequence[Move], now: Run, then: Run) -> str:
             move.candidate.label,
             move.candidate.where,
             str(move.candidate.batch),
-            str(move.candidate.threads),
+            " ".join(filter(None, [str(move.candidate.threads), move.candidate.cores])),
             f"{move.then.value:.2f}",
             f"{move.now.value:.2f}",
             "{:.3f} [{:.3f}, {:.3f}]".format(*move.ratio),
@@ -75,6 +76,8 @@ def to_text(found: Sequence[Move], now: Run, then: Run) -> str:
         )
         for move in found
     ]
+    lost = [each for each in _taxes(now) if each.cores and replace(each, cores="") in _taxes(then)]
+    unwatched = f"not compared, as how far the cores were apart is not known of then: {len(lost)} rows"
     moved = sum(move.verdict != "same" for move in found)
     return "\n".join(
         [
@@ -82,6 +85,7 @@ def to_text(found: Sequence[Move], now: Run, then: Run) -> str:
             aligned([header, *lines], "llrrrrrl", "  "),
             f"  {moved} of {len(found)} moved beyond the noise within the runs; at 95 % confidence about "
             f"{0.05 * len(found):.1g} would by chance.",
+            *([f"  {unwatched}"] if lost else []),
             *(f"  {fact}" for fact in (*relowered(now, then), *differences(now, then))),
         ]
     )

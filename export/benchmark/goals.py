@@ -31,8 +31,8 @@ def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
 
     A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
-    the file with the most goals has it, the latest of those. Runs held to a part of their machine's cores do
-    not count: others had the rest.
+    the file with the most goals has it, the latest of those; rows of cores at another distance are others.
+    Runs held to a part of their machine's cores do not count: others had the rest.
     """
     machines: dict[str, dict[Candidate, _Entry]] = {}
     for path in pages.on_whole_machines(root):

@@ -87,7 +87,7 @@ class Run:
     """All that one command measured.
 
     Attributes:
-        results: one for each candidate.
+        results: one for each candidate, or for each distance of the cores that it saw.
         environment: the machine and the software, see :mod:`export.benchmark.environment`.
         settings: what was asked for.
         notes: what was left out, and why.

@@ -13,6 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from export._metadata import lowerings_of
 from export.base import FP32
 from export.benchmark import environment, handoff, memory
@@ -86,6 +88,7 @@ class Benchmark:
         self._left_out: set[Candidate] = set()
         self._kept: dict[Candidate, Ready] = {}
         self._memory: dict[Candidate, int | None] = {}
+        self._few: Counter[str] = Counter()
 
     def run(self) -> Run:
         """Export, measure, and return the results.
@@ -114,19 +117,27 @@ class Benchmark:
             if candidate in found
             for result in self._told_apart(found[candidate])
         ]
+        self.notes += [
+            f"left out {count} of fewer than {LEAST_ROUNDS} rounds: {how}" for how, count in self._few.items()
+        ]
         facts["load_at_the_end"] = environment.load_average()
         settings = {**vars(self.effort), "cuda_graphs": self.workshop.cuda_graphs}
         return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))
 
     def _turns(self, groups: list[list[Candidate]]) -> Iterator[tuple[int, list[Candidate]]]:
-        """Yield the number of each pass with each of its groups, in every other pass the last one first.
+        """Yield the number of each pass with each of its groups, in an order drawn anew, none twice in a row.
 
         What a group leaves behind, such as cores that have drawn near each other while they were busy, is
         then not always there for the same others.
         """
+        random, last = np.random.default_rng(self.effort.seed), -1
         for number in range(self.effort.passes):
-            for group in groups[:: -1 if number % 2 else 1]:
-                yield number, group
+            order = random.permutation(len(groups))
+            if order[0] == last:
+                order = np.roll(order, 1)
+            last = order[-1]
+            for index in order:
+                yield number, groups[index]
 
     def _export(self) -> None:
         """Write every artifact."""
@@ -197,8 +208,7 @@ class Benchmark:
             if len(results[cores].rounds_ns) >= LEAST_ROUNDS:
                 yield results[cores]
             else:
-                what = results[most].candidate.how
-                self.notes.append(f"left out, for fewer than {LEAST_ROUNDS} rounds: cores {cores} ({what})")
+                self._few[results[cores].candidate.how] += 1
 
     def _result(self, ready: Ready, samples: Samples, cores: str) -> Result:
         candidate, subjects = ready.candidate, self.workshop.subjects

@@ -52,6 +52,7 @@ def test_a_run_survives_its_file(make_run, tmp_path):
         (lambda record: record["results"][1].update(rounds_ns=[[1], []]), "a round without calls"),
         (lambda record: record["results"][1]["twin_ns"].pop(), "a twin of other rounds"),
         (lambda record: record["results"][1].update(passes=[5, 5]), "passes of other rounds"),
+        (lambda record: record["results"][1].update(handoff_ns=[150]), "ways between cores of other rounds"),
         (lambda record: record.update(command=["python"]), "a command that is no text"),
         (lambda record: record["environment"].pop("cpu"), "no cpu in the environment"),
     ],

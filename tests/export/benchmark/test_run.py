@@ -2,6 +2,7 @@
 
 import dataclasses
 import getpass
+import itertools
 import json
 import platform
 import sys
@@ -120,7 +121,7 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
 
 
 def test_passes_spread_the_rounds(workshop, monkeypatch):
-    """Every other pass has the last batch size first; what has no file is made once."""
+    """Every batch size has its turn before any has another; what has no file is made once."""
     monkeypatch.setattr(type(ENGINES["eager"]), "slow", True)
     made = []
     prepare = workshop.prepare
@@ -135,9 +136,23 @@ def test_passes_spread_the_rounds(workshop, monkeypatch):
     assert {made.count(each) for each in planned.candidates if each.runtime == "eager"} == {1}
     assert {made.count(each) for each in planned.candidates if each.runtime == "torchscript"} == {2}
     passes = [line.split(":")[0].split("measured ")[1] for line in lines if "measured batch" in line]
-    assert passes == [
-        f"batch {batch} on 1 thread, pass {number} of 2" for number, batch in ((1, 1), (1, 2), (2, 2), (2, 1))
-    ]
+    wanted = [f"batch {batch} on 1 thread, pass {number} of 2" for number in (1, 2) for batch in (1, 2)]
+    assert [sorted(passes[:2]), sorted(passes[2:])] == [wanted[:2], wanted[2:]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_no_group_has_two_turns_in_a_row_or_always_the_same_before_it(count, workshop):
+    planned = plan(Wish(["benchnet_kw"], ["eager"], peers=False))
+    effort = Effort(rounds=30, passes=6)
+    turns = list(Benchmark(planned, workshop, effort)._turns([[each] for each in range(count)]))
+    assert [number for number, _ in turns] == sorted([*range(6)] * count)
+    assert all(
+        sorted(group for number, (group,) in turns if number == one) == [*range(count)] for one in range(6)
+    )
+    order = [group for _, (group,) in turns]
+    before = set(itertools.pairwise(order))
+    assert count == 1 or all(a != b for a, b in before)
+    assert count < 3 or all(len({a for a, b in before if b == each}) > 1 for each in range(count))
 
 
 @pytest.mark.parametrize("failing", ["benchnet_kw", "benchnet_static"])
