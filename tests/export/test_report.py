@@ -14,10 +14,10 @@ from zoo.pretrained import read_manifest
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Copy the files with generated tables, and the figures that one is made from."""
+    """Copy the files with generated tables, and the figures that some are made from."""
     shutil.copytree(report.CHECKOUT / "docs/images", tmp_path / "docs/images")
-    for name in ("transfer", "spared", "sizes_resnet10", "seeds", "distilled"):
-        shutil.copy(report.CHECKOUT / f"docs/{name}.json", tmp_path / f"docs/{name}.json")
+    for path in (report.CHECKOUT / "docs").glob("*.json"):
+        shutil.copy(path, tmp_path / "docs")
     for name in report.TABLES:
         shutil.copy(report.CHECKOUT / name, tmp_path / name)
     return tmp_path
