@@ -174,7 +174,7 @@ def costs(root: Path) -> str:
                 f"{images_seen(entry):,}",
                 f"{_seconds(entry) / 3600:.1f} h, {trained_on(entry)}",
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
-                f"{row.result.candidate.threads} {row.result.candidate.cores}".strip() if row else "",
+                row.result.candidate.on if row else "",
                 render.tax_cell(row) if row and row.tax else "",
                 measured_on,
             ]

@@ -68,7 +68,7 @@ def to_text(found: Sequence[Move], now: Run, then: Run) -> str:
             move.candidate.label,
             move.candidate.where,
             str(move.candidate.batch),
-            " ".join(filter(None, [str(move.candidate.threads), move.candidate.cores])),
+            move.candidate.on,
             f"{move.then.value:.2f}",
             f"{move.now.value:.2f}",
             "{:.3f} [{:.3f}, {:.3f}]".format(*move.ratio),

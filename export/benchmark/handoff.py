@@ -1,8 +1,9 @@
 """How fast two cores hand a cache line to each other, where a run has two threads and no more cores.
 
-A virtual machine's cores move: at one moment they share a cache, at another they do not, and then all that
-threads share takes several times as long to cross. A network of hundreds of small operations feels it in each
-of them, a static ResNet hardly. So figures of several threads are kept apart by it; see :func:`cores`.
+A virtual machine's cores move: at one moment a line crosses twice as fast as at another, probably because
+they share a cache then and do not later. A network of hundreds of small operations takes far longer on cores
+that are far from each other, a static ResNet hardly. So figures of two threads are kept apart by it; see
+:func:`cores`.
 """
 
 import contextlib

@@ -186,8 +186,7 @@ def _runtimes(run: Run) -> str:
     for row in render.rows(run):
         candidate = row.result.candidate
         columns[candidate.label] = None
-        threads = " ".join([str(candidate.threads), candidate.cores]).strip()
-        line = lines.setdefault((candidate.where, candidate.batch, threads), {})
+        line = lines.setdefault((candidate.where, candidate.batch, candidate.on), {})
         line[candidate.label] = " ".join([_tax_or_time(row), _megabytes(row)]).strip()
     header = ["runtime", "batch", "threads", *(f"`{label}`" for label in columns)]
     cells = [[*map(str, way), *(line.get(label, "") for label in columns)] for way, line in lines.items()]

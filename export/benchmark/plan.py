@@ -63,6 +63,11 @@ class Candidate:
         return f"{self.where}, batch {self.batch}, {threads_of(self.threads, self.cores)}"
 
     @property
+    def on(self) -> str:
+        """The number of threads, with how far their cores were apart where that is known."""
+        return f"{self.threads} {self.cores}".strip()
+
+    @property
     def is_static(self) -> bool:
         """Whether this is a static twin."""
         return self.model == twin_of(self.model)

@@ -108,6 +108,8 @@ class Benchmark:
                     results = found.setdefault(ready.candidate, {})
                     for cores, part in apart(samples).items():
                         before = results.get(cores)
+                        if results and bool(part.partner) != any(each.twin_ns for each in results.values()):
+                            continue  # the twin has failed meanwhile
                         results[cores] = before.longer(*part) if before else self._result(ready, part, cores)
         if not found:
             raise ZooError(f"nothing could be measured: {self.notes[-1]}")

@@ -127,13 +127,32 @@ def test_rounds_are_told_apart_with_those_of_the_partner():
     assert apart(unwatched) == {"": unwatched}
 
 
-def watched(workshop, monkeypatch, seen, **effort):
-    """Return a run of two threads of which the turns of a round see the next of ``seen`` or one more."""
+def test_a_distance_first_seen_without_the_twin_has_no_row(workshop, monkeypatch):
+    prepare, made = workshop.prepare, []
+
+    def fails_later(each):
+        made.append(each.model)
+        if each.is_static and made.count(each.model) > 1:
+            raise ZooError("out of memory.")
+        return prepare(each)
+
+    monkeypatch.setattr(workshop, "prepare", fails_later)
+    run = watched(workshop, monkeypatch, [*WHERE.values()], rounds=10, passes=2, by_pass=True)
+    assert {(each.candidate.is_static, each.candidate.cores) for each in run.results} == {
+        (True, NEAR),
+        (False, NEAR),
+    }
+
+
+def watched(workshop, monkeypatch, seen, by_pass=False, **effort):
+    """Return a run of two threads whose rounds, or passes, see one of ``seen`` each or a nanosecond more."""
+    passes = iter(seen)
 
     @contextlib.contextmanager
     def watching(threads):
         assert threads == 2
-        turns = iter([each + more for each in seen for more in (0, 1)])
+        rounds = [next(passes)] * 10 if by_pass else seen
+        turns = iter([each + more for each in rounds for more in (0, 1)])
         yield lambda: next(turns)
 
     monkeypatch.setattr(handoff, "watching", watching)
