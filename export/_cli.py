@@ -29,16 +29,17 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=name,
         description=f"Export a model to {runtime.title}, certified to compute what the model computes.",
-        epilog="Exit codes: 0 certified and written, 1 the artifact is wrong and was not kept, 2 bad input.",
+        epilog=f"{_lowerings()}\n\n"
+        "Exit codes: 0 certified and written, 1 the artifact is wrong and was not kept, 2 bad input.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--model", required=True, help="a name listed by: python -m export --models")
     made.add_argument("--output", type=Path, help=f"file to write (default: MODEL{suffix} in this folder)")
-    choices = "; ".join(f"{name}: {row.summary}" for name, row in LOWERINGS.items())
     made.add_argument(
         "--lowering",
         default="auto",
         help=f"auto: likely the cheapest (default); {TUNE}: the fastest in a measurement on this machine's "
-        f"CPU, wherever the artifact will run; {choices}",
+        "CPU, wherever the artifact will run; or one of those below",
     )
     made.add_argument(
         "--threads",
@@ -64,10 +65,25 @@ def parser(runtime: Runtime) -> argparse.ArgumentParser:
     made.add_argument(
         "--size", type=int, help="height and width of the input in pixels (default: the model's)"
     )
+    needed = f"; {INT8} needs it, for its ranges" if INT8 in runtime.dtypes else ""
     made.add_argument(
-        "--data", type=Path, help=f"CIFAR-10 parquet folder: certify on {REAL_IMAGES} test images too"
+        "--data",
+        type=Path,
+        help=f"folder of CIFAR-10 as parquet: certify on {REAL_IMAGES} test images too{needed}",
     )
     return made
+
+
+def _lowerings() -> str:
+    """Return a list of the lowerings, by the batch sizes that they are right at."""
+    able = {"any": "at any batch size", "frozen": "with --batch N", "one": "with --batch 1"}
+    lines = ["lowerings, where all layers are to have the same (* some families alone):"]
+    for batch, title in able.items():
+        lines.append(f"  {title}")
+        for name, row in LOWERINGS.items():
+            if row.batch == batch:
+                lines.append(f"    {name:<8} {row.summary}{'' if row.common else ' *'}")
+    return "\n".join(lines)
 
 
 def main(runtime: Runtime, args: argparse.Namespace, **extra: Any) -> int:

@@ -87,7 +87,7 @@ def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
 
     Only lowerings that are right at every batch size are compared, also for an artifact with a fixed one.
     What a convolution with as many groups as the batch has images takes depends on how the layers around it
-    lie in memory, so that a price, which is of a layer alone, does not tell which of the two is faster.
+    lie in memory, which a price does not know.
 
     Args:
         site: the layer in its place.

@@ -1,6 +1,6 @@
 """Fit what a unit of work costs: ``python -m export.rates --models "*18_kw" "*18_dpk" --cache times.json``.
 
-Measures every lowering of every distinct layer alone, on one thread, and fits the seconds of
+Measures every lowering of every distinct layer (:mod:`export.tuning`) on one thread and fits the seconds of
 :data:`export.cost.WORK` to them, so that ``--lowering auto`` can compare prices. Prints what the choice costs
 against the fastest lowering of each layer.
 """
@@ -107,25 +107,40 @@ def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
     """Return the seconds of a unit of each kind of work that explain the measurements best, none below 0.
 
     Least squares of the relative error. What a large layer costs is measured well, and so is the order of the
-    lowerings of a small one; both count the same.
+    lowerings of a small one; both count the same. What a layer's neighbours take is fitted with it, for every
+    layer and batch size of its own.
+
+    Args:
+        layers: with the seconds by lowering and batch size.
     """
     from scipy.optimize import nnls
 
     rows: list[list[float]] = []
-    for site, times in layers:
+    beside: list[tuple[int, str] | None] = []
+    for place, (site, times) in enumerate(layers):
         for name, by_batch in times.items():
             for batch, seconds in by_batch.items():
-                work = cost.count(site.layer, name, (int(batch), *site.size))
                 if seconds > 0:
-                    rows.append([work.get(kind, 0) / seconds for kind in cost.WORK])
-    matrix = np.array(rows)
+                    work = cost.count(site.layer, name, (int(batch), *site.size))
+                    rows.append([work.get(kind, 0) / seconds for kind in cost.WORK] + [1 / seconds])
+                    beside.append((place, batch) if site.follows_static or site.precedes_static else None)
+    amounts = np.array(rows)
+    constants = [
+        amounts[:, -1] * [each == one for each in beside] for one in dict.fromkeys(beside) if one is not None
+    ]
+    matrix = np.column_stack([amounts[:, :-1], *constants])
     scale = matrix.max(axis=0, initial=1e-30)
     found, _ = nnls(matrix / scale, np.ones(len(rows)))
-    return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=True)}
+    return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=False)}
 
 
 def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[float, float]:
-    """Return the time of all layers over that of their fastest lowerings: by price, and by their own rule."""
+    """Return the time of all layers over that of their fastest lowerings: by price, and by their own rule.
+
+    Args:
+        found: layers with the seconds by lowering and batch size, those of their neighbours included.
+        seconds: of a unit of each kind of work.
+    """
     options = ExportOptions()
     best = sum(mean(times[ranked(times)[0]]) for _, times in found)
     by_price = sum(mean(times[cost.cheapest(site, options, seconds)]) for site, times in found)
@@ -134,7 +149,12 @@ def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[flo
 
 
 def store(name: str, entry: dict[str, Any]) -> None:
-    """Put the rates of a runtime into the file that exports read."""
+    """Put the rates of a runtime into the file that exports read.
+
+    Args:
+        name: of the runtime.
+        entry: its rates, and what they were measured with.
+    """
     known = json.loads(cost.RATES.read_text("utf-8")) if cost.RATES.exists() else {}
     with cli.atomic_path(cost.RATES) as path:
         path.write_text(json.dumps({**known, name: entry}, indent=1) + "\n", "utf-8")

@@ -1,7 +1,8 @@
-"""Which lowering is fastest here: every distinct layer, exported alone in each of them and timed.
+"""Which lowering is fastest here: every distinct layer, exported in each of them and timed.
 
-What is fastest for every layer alone need not be for their network, where a runtime may keep a layout of
-memory from layer to layer. So the whole network is timed with a few choices, and the fastest one is taken.
+A runtime may keep a layout of memory from layer to layer, so a layer stands between static convolutions where
+its network has them. Even so what is fastest for every layer need not be for the network: that is timed with
+a few choices as well, and the fastest one is taken.
 On the CPU always, as exports and their certificates are made there; on another device another lowering may be
 the fastest, which ``python -m export.benchmark --lowerings all --devices cuda`` shows.
 """
@@ -101,7 +102,7 @@ def measured(
     say: Callable[[str], None] = lambda line: None,
     threads: int | None = None,
 ) -> list[tuple[Site, Seconds]]:
-    """Time every lowering of every dynamic convolution; layers that cost the same are measured once.
+    """Time every lowering of every dynamic convolution in its place; those that cost the same are timed once.
 
     Args:
         runtime: the format to measure on, on the CPU.
@@ -118,12 +119,14 @@ def measured(
 
 
 def _of_layer(record: "_Record", site: Site) -> Seconds:
-    """Return the time of every lowering of a layer alone."""
+    """Return the time of every lowering of a layer, its neighbours included."""
     options = replace(record.options, input_size=site.size)
     names = candidates(site.layer, options.batch)
     if len(names) == 1:
         return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
-    modules = {name: lambda name=name: prepared(site.layer, name, record.runtime) for name in names}
+    modules = {
+        name: lambda name=name: site.in_place(prepared(site.layer, name, record.runtime)) for name in names
+    }
     return record.times(site.signature, modules, options)
 
 

@@ -14,7 +14,8 @@ from zoo.errors import ZooError
 from zoo.training._require import progress_bar
 
 LEGEND = """\
-MACs: multiply-accumulates for one image; weights: the file of trained ones, - without;
+MACs: multiply-accumulates for one image, in eager mode (an exported file can need fewer);
+weights: the file of trained ones, - without;
 clean, augmented: top-1 on CIFAR-10's test images, as they are and randomly warped."""
 
 

@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import onnxruntime
 import pytest
 
 import export
+import export.onnx
 from export.base import RUNTIMES, ExportOptions, Runtime, installed, runtime
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS
@@ -15,6 +17,15 @@ from zoo.layers import LOWERINGS
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_the_defaults_suit_every_format(name):
     runtime(name).check(ExportOptions())
+
+
+def test_help_says_at_which_batch_sizes_a_lowering_is_right(capsys):
+    with pytest.raises(SystemExit):
+        export.onnx.main(["--help"])
+    *_, anything, n, one = re.split("  (?:at any batch size|with --batch [N1])\n", capsys.readouterr().out)
+    for text, batch in ((anything, "any"), (n, "frozen"), (one, "one")):
+        names = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
+        assert names == {name for name, row in LOWERINGS.items() if row.batch == batch}
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)

@@ -42,6 +42,13 @@ def measured(monkeypatch):
     return seen
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Leave out the exports, whose times are made up anyway."""
+    monkeypatch.setattr(OnnxRuntime, "export", lambda runtime, module, path, options: None)
+    monkeypatch.setattr(OnnxRuntime, "load", lambda runtime, path, threads: None)
+
+
 def test_the_fastest_of_each_layer_is_exported_certified_and_recorded(model, measured, tmp_path):
     path = tmp_path / "model.onnx"
     certificate = export.onnx.export(model, path, lowering="tune", input_size=SIZE)
@@ -54,7 +61,7 @@ def test_the_fastest_of_each_layer_is_exported_certified_and_recorded(model, mea
     assert {layer.lowering for layer in dynamic_layers(model)} == {"rows", "contract"}
 
 
-def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_path):
+def test_measurements_are_kept_for_the_same_machine_alone(model, measured, unwritten, tmp_path):
     cache, options = tmp_path / "times.json", ExportOptions(input_size=SIZE)
     first = tuning.tune(OnnxRuntime(), model, options, cache)
     assert tuning.tune(OnnxRuntime(), model, options, cache) == first
@@ -74,7 +81,7 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, tmp_p
 
 
 @pytest.mark.parametrize("fastest", ["layers' fastest", "layers' fastest at any batch", "auto"])
-def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, stir, monkeypatch):
+def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, stir, unwritten, monkeypatch):
     """Alone a layer may be faster in a lowering that its neighbours pay for."""
     model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     alone = ["grouped", "unfold", "rows"]
@@ -91,7 +98,7 @@ def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, stir, monke
     assert found == {"0": alone[names.index(fastest)]}
 
 
-def test_the_networks_of_equal_choices_are_not_timed(stir, measured, tmp_path):
+def test_the_networks_of_equal_choices_are_not_timed(stir, measured, unwritten, tmp_path):
     model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     options, cache = ExportOptions(input_size=SIZE), tmp_path / "times.json"
     for others, count in (({"auto": {"0": "unfold"}}, 1), ({"auto": {"0": "rows"}}, 2)):
@@ -100,7 +107,7 @@ def test_the_networks_of_equal_choices_are_not_timed(stir, measured, tmp_path):
             assert len(measured) == count, "measured once"
 
 
-def test_another_network_of_the_same_layers_is_timed_anew(stir, measured, tmp_path):
+def test_another_network_of_the_same_layers_is_timed_anew(stir, measured, unwritten, tmp_path):
     options, cache = ExportOptions(input_size=SIZE), tmp_path / "times.json"
     layer = KernelWeightedConv2d(3, 4, 3)
     for head, count in ((nn.Identity(), 2), (nn.Identity(), 2), (nn.Linear(4, 2), 3)):
@@ -119,7 +126,7 @@ def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path)
         assert made_by["threads"] == (threads or "the library's own choice")
 
 
-def test_measurements_of_another_layout_are_made_anew(stir, measured, tmp_path):
+def test_measurements_of_another_layout_are_made_anew(stir, measured, unwritten, tmp_path):
     model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     cache = tmp_path / "times.json"
     for layout, count in (("blocked", 1), ("blocked", 1), ("plain", 2)):
@@ -221,6 +228,34 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
     bounded_site = replace(found[0], size=found[1].size)
     assert bounded_site.signature != found[1].signature
+
+
+def test_a_layer_is_measured_between_convolutions_as_its_network_has_them(stir, monkeypatch):
+    """OpenVINO spares reorders between two static convolutions, onnxruntime between static operators."""
+    first, second = KernelWeightedConv2d(4, 6, 3), KernelWeightedConv2d(6, 4, 3)
+    model = stir(nn.Sequential(nn.Conv2d(3, 4, 1), first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(4, 5, 1)))
+    options = ExportOptions(input_size=SIZE)
+    found = sites(model, options, OnnxRuntime())
+    assert [(site.follows_static, site.precedes_static) for site in found] == [(True, False), (False, True)]
+    middle = replace(found[0], follows_static=False)
+    assert len({site.signature for site in (middle, *found)}) == 3
+    x = torch.rand(2, 6, 6, 6)
+    layer = found[1].layer
+    torch.testing.assert_close(found[1].in_place(layer)(x), layer(x).relu())
+    assert middle.in_place(middle.layer) is middle.layer
+
+    exported = []
+    export_ = OnnxRuntime.export
+
+    def export(runtime, module, path, options):
+        exported.append([type(part) for part in module.children()])
+        return export_(runtime, module, path, options)
+
+    monkeypatch.setattr(OnnxRuntime, "export", export)
+    monkeypatch.setattr(tuning, "_times", lambda predicts, options: {name: {"1": 1.0} for name in predicts})
+    tuning.measured(OnnxRuntime(), model, options)
+    around = [nn.Conv2d, nn.ReLU, KernelWeightedConv2d]
+    assert {tuple(parts) for parts in exported} == {tuple(around), tuple(reversed(around))}
 
 
 def test_layers_settle_for_the_runtime_that_they_are_chosen_for():

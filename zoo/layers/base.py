@@ -32,6 +32,7 @@ class DynamicConv2d(nn.Module):
     Raises:
         ZooError: sizes that are unknown or not positive, groups that do not divide the channels, a padding
             mode other than zeros, or ``padding="same"`` with a stride.
+        AssertionError: when called, with an input of another shape or smaller than the kernel.
     """
 
     #: Which factor depends on the sample: ``"mixing"``, ``"basis"``, ``"both"`` or ``"none"``.

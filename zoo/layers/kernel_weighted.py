@@ -63,7 +63,7 @@ class KernelWeightedConv2d(DynamicConv2d):
         self.scale_to_he_(self.weight)
 
     def gates(self, context: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """Return the gates (N, O, I/G), or those of a slice of the output channels."""
+        """Return the gates, one for each vector: (N, O, I/G), or those of a slice of the output channels."""
         return self._row_of_gates(context, first, last).unflatten(1, (-1, self.vectors.shape[1]))
 
     def _row_of_gates(self, context: Tensor, first: int = 0, last: int | None = None) -> Tensor:
