@@ -148,7 +148,9 @@ def network(static: str, family: str, sizes: Sizes, pretrained: bool = False) ->
     model = timm.create_model(static, pretrained=pretrained)
     if family == STATIC:
         return model
-    return zoo.dynamize(model, family, warm_start=pretrained and FAMILIES[family].holds_static(), **sizes)
+    return zoo.dynamize(
+        model, family, warm_start=pretrained and FAMILIES[family].holds_static != "not", **sizes
+    )
 
 
 def learn(model: nn.Module, how: Recipe, data: Split) -> None:
@@ -190,12 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pretrained", action="store_true", help="start from published weights; all epochs are at 32 px")
     add("--amp", choices=["bf16", "no"], default="no", help="precision of the training (default: no)")
     toggle = argparse.BooleanOptionalAction
-    add(
-        "--channels-last",
-        action=toggle,
-        default=True,
-        help="whether networks train as NHWC (default) or NCHW",
-    )
+    add("--channels-last", action=toggle, help="train as NHWC or NCHW (default: as zoo.train)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of the training (default: 1)")
     add("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: beside this file")
     return parser

@@ -390,6 +390,24 @@ def test_the_network_and_its_images_lie_in_memory_as_the_recipe_says(
     assert seen == {not channels_last}
 
 
+@pytest.mark.parametrize(
+    ("model", "device", "chosen"),
+    [
+        ("mobilenetv3_small_100_static", "cpu", torch.channels_last),
+        ("mobilenetv3_small_100_kw", "cpu", torch.channels_last),  # its layers are scaled
+        ("mobilenetv3_small_100_fgk", "cpu", torch.contiguous_format),
+        ("mobilenetv3_small_100_fgk", "cuda", torch.channels_last),
+        ("resnet10_dpk", "cpu", torch.channels_last),
+    ],
+)
+def test_images_lie_in_memory_as_is_likely_faster(
+    model: str, device: str, chosen: torch.memory_format
+) -> None:
+    network = zoo.create_model(model)
+    loop.set_training_lowering(network, "auto")
+    assert loop.memory_format(Recipe(model).channels_last, network, torch.device(device)) is chosen
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_run_learns_the_same(run: Run, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,35 @@ def test_better_published_weights_stay(
     assert publish.publish(run_dir, others)["top1_fp32"] == 60.5, "no comparison"
 
 
+@pytest.mark.parametrize(("augmented", "worse"), [(61.0, False), (59.6, False), (59.4, True)])
+def test_weights_that_warps_confuse_more_replace_none(
+    augmented: float, worse: bool, run_dir: Path, split: Split, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By more than the draws of the warps differ from each other."""
+    publish.publish(run_dir, split)
+    known = pretrained.read_manifest()["testnet_static"]["figures"]
+    figures = {**known, "top1_augmented": 60.0, "top1_augmented_std": 0.5}
+    pretrained.publish(
+        "testnet_static", zoo.create_model("testnet_static").state_dict(), {"figures": figures}
+    )
+    before = (weights / pretrained.MANIFEST).read_text()
+    reached = {**known, "top1_augmented": augmented}
+    monkeypatch.setattr(publish, "top1", lambda *_args, **_options: 99.0)
+    monkeypatch.setattr(
+        publish,
+        "evaluate",
+        lambda *_args, **_options: SimpleNamespace(figures=lambda: reached, answers=dict),
+    )
+    monkeypatch.setattr(answers, "record", lambda *_args: None)
+    if worse:
+        with pytest.raises(ZooError, match=r"have 60\.00 % of the augmented images right and these 59\.40 %"):
+            publish.publish(run_dir, split)
+        assert (weights / pretrained.MANIFEST).read_text() == before
+        assert publish.publish(run_dir, split, replace_better=True)["top1_augmented"] == augmented
+    else:
+        assert publish.publish(run_dir, split)["top1_augmented"] == augmented
+
+
 def test_origin_of_a_run_names_no_folder_of_this_machine(
     recipe: Recipe, split: Split, tmp_path: Path
 ) -> None:
@@ -136,13 +166,15 @@ def test_publishing_the_same_weights_again_keeps_figures_of_more_draws(
     assert pretrained.read_manifest()["testnet_static"]["figures"] == more
     other = zoo.create_model("testnet_static").state_dict()
     pretrained.publish("testnet_static", other, {"figures": more})
-    assert publish.publish(run_dir, split) == once, "figures of other weights go with them"
+    again = publish.publish(run_dir, split, replace_better=True)
+    assert again == once, "figures of other weights go with them"
     right = answers.read()["testnet_static"].right
     assert right.shape == (2, len(split))
     assert once["top1"] == round(100 * float(right[0].double().mean()), 2)
     pretrained.record_figures("testnet_static", more)
     (weights / "testnet_static.safetensors").write_bytes(b"half a file")
-    assert publish.publish(run_dir, split) == once, "and so do those of a file that cannot be compared"
+    again = publish.publish(run_dir, split, replace_better=True)
+    assert again == once, "and so do those of a file that cannot be compared"
 
 
 @pytest.mark.parametrize("name", sorted(pretrained.read_manifest(_CHECKOUT / "weights")))

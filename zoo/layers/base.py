@@ -49,6 +49,8 @@ class DynamicConv2d(nn.Module):
     sizes: ClassVar[dict[str, int | str]] = {}
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
+    #: How a layer of the default sizes can hold the kernels of any static convolution (:meth:`warm_start_`).
+    holds_static: ClassVar[Literal["exactly", "nearly", "not"]] = "not"
     #: What :meth:`settle_` decides: two layers that differ in it can cost different times.
     settled_names: ClassVar[tuple[str, ...]] = ("slices",)
     __constants__: tuple[str, ...] = ("sample_factor",)
@@ -305,11 +307,6 @@ class DynamicConv2d(nn.Module):
         """
         depthwise = self.groups == self.in_channels and self.sample_factor != "none"
         return "grouped" if depthwise else self.auto_lowering()
-
-    @classmethod
-    def holds_static(cls) -> bool:
-        """Tell whether layers can begin near a static convolution; :meth:`warm_start_` says how near."""
-        return cls.warm_start_ is not DynamicConv2d.warm_start_
 
     @torch.jit.unused
     @torch.no_grad()

@@ -31,6 +31,7 @@ class ExpertsConv2d(DynamicConv2d):
 
     sample_factor: Literal["mixing", "none"] = "mixing"
     identity_basis = True
+    holds_static = "exactly"
     extra_lowerings: tuple[str, ...] = ("experts",)
     sizes: ClassVar[dict[str, int | str]] = {"num_experts": 4}
     #: Whether the routing of a sample sums to one, which leaves one expert without a weight of its own.

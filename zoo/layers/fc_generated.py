@@ -38,6 +38,7 @@ class FCGeneratedConv2d(DynamicConv2d):
 
     sample_factor = "basis"
     extra_lowerings = ("scaled",)
+    holds_static = "nearly"
     sizes: ClassVar[dict[str, int | str]] = {"embedding_dim": 4, "hidden_dim": "embedding_dim"}
     embedding_dim: int
     hidden_dim: int

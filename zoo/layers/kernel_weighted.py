@@ -34,6 +34,7 @@ class KernelWeightedConv2d(DynamicConv2d):
     sample_factor = "mixing"
     identity_basis = True
     no_weight_decay_names = ("vectors",)
+    holds_static = "exactly"
     sizes: ClassVar[dict[str, int | str]] = {"vector_dim": 4}
     vector_dim: int
 

@@ -134,8 +134,18 @@ def searched_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def memory_format(channels_last: bool) -> torch.memory_format:
-    """Return how a recipe's networks and images lie in memory."""
+def memory_format(channels_last: bool | None, model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return how a recipe's networks and images lie in memory.
+
+    Args:
+        channels_last: whether as NHWC, else as NCHW. None means as NHWC; but on a CPU as NCHW where layers
+            fold the batch into the groups of a convolution, which then needs no copy.
+        model: with its lowerings chosen.
+        device: that it is trained on.
+    """
+    if channels_last is None:
+        folds = any(layer.lowering == "grouped" for layer in dynamic_layers(model))
+        channels_last = not folds or device.type != "cpu"
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
@@ -169,7 +179,7 @@ class _Run:
                 f"{recipe.model} anneals, and torch.compile would compile it anew at every update; "
                 "train without --compile, or with --anneal 0."
             )
-        self.memory_format = memory_format(recipe.channels_last)
+        self.memory_format = memory_format(recipe.channels_last, model, device)
         self.model = model.to(device).to(memory_format=self.memory_format)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)

@@ -145,7 +145,7 @@ def publish(
         test: the images to evaluate on.
         note: what to say beside the source of ``test``; None repeats what was said of the training images.
         draws: how many times every image is warped at random.
-        replace_better: replace published weights even by some of a lower clean top-1.
+        replace_better: replace published weights even by less accurate ones.
 
     Returns:
         The figures that went into the manifest: those of the weights as they are stored, and ``top1_fp32``,
@@ -153,7 +153,7 @@ def publish(
 
     Raises:
         ZooError: there is no run, it is not finished, or its checkpoint is damaged; or the published weights
-            are more accurate on the same clean images.
+            are more accurate on the same images, clean or warped.
     """
     progress = finished_run(run_dir)
     recipe = progress.recipe
@@ -161,16 +161,20 @@ def publish(
     model = zoo.create_model(recipe.model)
     model.load_state_dict(state)
     unrounded = top1(place(model), test, title="clean, fp32")
-    if not replace_better:
-        _check_no_worse(recipe.model, unrounded, test)
+    known = {} if replace_better else _comparable(recipe.model, test)
+    if known:  # at once: the warps take minutes
+        _check_no_worse(recipe.model, "clean", unrounded, known.get("top1_fp32", known["top1"]))
     rounded = as_published(state)
     model.load_state_dict(rounded)
     measured = evaluate(model, test, note or progress.facts["data"]["note"], draws=draws)
     found = measured.figures() | {"top1_fp32": round(unrounded, 2)}
-    known = _known_figures(recipe.model, rounded)
-    kept = fewer_draws(found, known)
+    same = _known_figures(recipe.model, rounded)
+    kept = fewer_draws(found, same)
     if kept:
-        found = with_unrounded(known, found)
+        found = with_unrounded(same, found)
+    if "top1_augmented" in known:
+        least = known["top1_augmented"] - known.get("top1_augmented_std", 0)
+        _check_no_worse(recipe.model, "augmented", found["top1_augmented"], known["top1_augmented"], least)
 
     made = _made(progress)
     # Made once more after the facts: its command names no folder of this machine.
@@ -181,22 +185,27 @@ def publish(
     return found
 
 
-def _check_no_worse(name: str, unrounded: float, test: Split) -> None:
-    """Raise a :class:`ZooError` where the manifest's weights of a model do better on the same clean images.
+def _comparable(name: str, test: Split) -> dict[str, Any]:
+    """Return the manifest's figures of a model's weights, none if they are of other images than ``test``."""
+    known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
+    same = known.get("data", {}).get("sha256") == test.sha256 and known["images"] == len(test)
+    return known if same else {}
+
+
+def _check_no_worse(name: str, kind: str, reached: float, best: float, least: float | None = None) -> None:
+    """Raise a :class:`ZooError` where the published weights of a model do better than new ones.
 
     Args:
         name: of the model.
-        unrounded: top-1 of the new weights in percent, before they are rounded.
-        test: the images it was measured on.
+        kind: of the images.
+        reached: top-1 of the new weights in percent, before they are rounded where the images are clean.
+        best: of the published ones.
+        least: that is not worse than these; None means ``best``.
     """
-    known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
-    if known.get("data", {}).get("sha256") != test.sha256 or known["images"] != len(test):
-        return
-    best = known.get("top1_fp32", known["top1"])
-    if round(unrounded, 2) < best:
+    if round(reached, 2) < (best if least is None else least):
         raise ZooError(
-            f"the published weights of {name} have {best:.2f} % of the clean images right and these "
-            f"{unrounded:.2f} %; nothing was replaced. --publish-only --replace publishes them nonetheless."
+            f"the published weights of {name} have {best:.2f} % of the {kind} images right and these "
+            f"{reached:.2f} %; nothing was replaced. --publish-only --replace publishes them nonetheless."
         )
 
 

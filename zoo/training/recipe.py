@@ -45,8 +45,8 @@ class Recipe:
         attention: weight of the distance between the two models' maps of activity at the ends of stages.
         lowering: how dynamic convolutions are computed, ``auto`` or one of ``zoo.layers.LOWERINGS``; what is
             learned is the same up to rounding.
-        channels_last: whether networks and images lie in memory as NHWC, else as NCHW; what is faster depends
-            on the model and the machine (``python -m zoo.training.speed``).
+        channels_last: whether networks and images lie in memory as NHWC, else as NCHW; None means what is
+            likely faster (:func:`zoo.training.loop.memory_format`).
         compile: whether torch.compile makes the forward and backward; it needs a C++ compiler, and time
             at the start and at each new size of the images.
         threads: CPU threads of a process; None leaves torch's choice.
@@ -79,7 +79,7 @@ class Recipe:
     distillation: float = 0.5
     attention: float = 1.0
     lowering: str = "auto"
-    channels_last: bool = True
+    channels_last: bool | None = None
     compile: bool = False
     threads: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -88,7 +88,7 @@ class Step:
         model = zoo.create_model(candidate.model).train().to(device)
         set_training_lowering(model, candidate.lowering)
         share_context(model, candidate.shared)
-        layout = memory_format(candidate.channels_last)
+        layout = memory_format(candidate.channels_last, model, device)
         self.model = model.to(memory_format=layout)
         self.optimizer = make_optimizer(recipe, self.model)
         shape = candidate.batch, 3, candidate.side, candidate.side
