@@ -149,7 +149,7 @@ def network(static: str, family: str, sizes: Sizes, pretrained: bool = False) ->
     if family == STATIC:
         return model
     return zoo.dynamize(
-        model, family, warm_start=pretrained and FAMILIES[family].holds_static != "not", **sizes
+        model, family, warm_start=pretrained and FAMILIES[family].holds_static is not None, **sizes
     )
 
 

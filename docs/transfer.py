@@ -118,7 +118,7 @@ def trained_starts(name: str) -> dict[str, dict[str, Any]]:
     backbone, family = split_name(name)
     if family not in FAMILIES:
         raise ZooError(f"{name} has no dynamic kernels; choose a --model that has, such as {backbone}_kw.")
-    if FAMILIES[family].holds_static == "not":
+    if FAMILIES[family].holds_static is None:
         raise ZooError(
             f"{name} cannot start from the kernels of its static twin; "
             f"choose a --model that can, such as {backbone}_kw."

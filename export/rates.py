@@ -75,13 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(len(times) > 1 for _, times in distinct.values()):
         raise ZooError("the models have no layers with a lowering to choose, so there is nothing to fit.")
     seconds = fit(list(distinct.values()))
-    seen = {site.signature for site, _ in distinct.values()}
+    seen = {_alone(site) for site, _ in distinct.values()}
     losses: dict[str, tuple[float, float]] = {}
     for name in (*fitted, *held_out):
         if not layers[name, None]:
             continue  # a static model, which a pattern may match
         # A layer like one that was fitted to is not held out, whatever model it stands in.
-        found = [each for each in layers[name, None] if name in fitted or each[0].signature not in seen]
+        found = [each for each in layers[name, None] if name in fitted or _alone(each[0]) not in seen]
         if not found:
             raise ZooError(f"all layers of {name} are like fitted ones; hold out another model.")
         losses[name] = loss(found, seconds)
@@ -101,6 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         store(args.runtime, entry)
     return 0
+
+
+def _alone(site: Site) -> str:
+    """Return what sites of layers that are alike share, whatever stands beside them."""
+    return replace(site, follows_static=False, precedes_static=False).signature
 
 
 def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Where a model's dynamic convolutions are, and what each could be lowered to."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,8 @@ from zoo.layers import LOWERINGS, DynamicConv2d, lowerings_of
 TYPICAL_BATCHES = (1, 8)
 """Batch sizes that an artifact with a dynamic batch is made fast for; each counts the same."""
 
+_FEW = 16
+
 
 @dataclass(frozen=True)
 class Site:
@@ -23,8 +24,9 @@ class Site:
         name: of the layer in its model.
         layer: settled, as it is exported.
         size: (channels, height, width) of its input.
-        follows_static, precedes_static: whether the convolution that runs before, or after, has constant
-            weights. A runtime may keep maps in a layout of its own between two such ones.
+        follows_static, precedes_static: whether a convolution with constant weights makes a map like its
+            input just before it, or takes one like its output just after. A runtime may keep maps in a layout
+            of its own between two such ones.
     """
 
     name: str
@@ -53,17 +55,22 @@ class Site:
         text = ", ".join([text, *place])
         return f"{type(layer).__name__} {channels} to {layer.out_channels} at {height} x {width}, {text}"
 
+    @property
+    def place_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the input of what :meth:`in_place` returns."""
+        return (_FEW, *self.size[1:]) if self.follows_static else self.size
+
     def in_place(self, layer: nn.Module) -> nn.Module:
-        """Return ``layer`` between convolutions as its network has them, and that alone.
+        """Return ``layer`` between static convolutions where its network has them, of few channels outside.
 
         Args:
             layer: this site's in one of its lowerings.
         """
         parts: list[nn.Module] = [layer]
         if self.follows_static:
-            parts = [_pointwise(self.layer.in_channels), nn.ReLU(), *parts]
+            parts = [_pointwise(_FEW, self.layer.in_channels), nn.ReLU(), *parts]
         if self.precedes_static:
-            parts = [*parts, nn.ReLU(), _pointwise(self.layer.out_channels)]
+            parts = [*parts, nn.ReLU(), _pointwise(self.layer.out_channels, _FEW)]
         return layer if len(parts) == 1 else nn.Sequential(*parts).eval()
 
 
@@ -77,39 +84,51 @@ def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Si
         runtime: the format it will run in.
     """
     copied = prepared(model, "auto", runtime)
-    layers = {
-        name: layer for name, layer in copied.named_modules() if isinstance(layer, DynamicConv2d | nn.Conv2d)
-    }
-    ran: list[str] = []
-    sizes: dict[str, tuple[int, int, int]] = {}
+    names = {module: name for name, module in copied.named_modules()}
+    ran: list[_Run] = []
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            channels, height, width = inputs[0].shape[-3:]
-            sizes[name] = (channels, height, width)
-            ran.append(name)
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        run = _Run(module, inputs[0].shape[-3:], output.shape[-3:])
+        # What looks at an average, as squeeze and excitation do, stands beside the maps and not between them.
+        if run.taken[1:] != (1, 1):
+            ran.append(run)
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    hooks = [
+        module.register_forward_hook(note)
+        for module in names
+        if isinstance(module, DynamicConv2d | nn.Conv2d)
+    ]
     copied(replace(options, batch=1).example())
     for hook in hooks:
         hook.remove()
+    found: dict[str, Site] = {}
+    for before, run, after in zip([None, *ran], ran, [*ran[1:], None], strict=False):
+        name = names[run.module]
+        if isinstance(run.module, DynamicConv2d) and name not in found:
+            follows = before is not None and before.is_static and before.made == run.taken
+            precedes = after is not None and after.is_static and after.taken == run.made
+            channels, height, width = run.taken
+            found[name] = Site(name, run.module, (channels, height, width), follows, precedes)
+    return [found[name] for name in names.values() if name in found]
 
-    def is_static(place: int) -> bool:
-        return 0 <= place < len(ran) and isinstance(layers[ran[place]], nn.Conv2d)
 
-    return [
-        Site(name, layer, sizes[name], is_static(ran.index(name) - 1), is_static(ran.index(name) + 1))
-        for name, layer in layers.items()
-        if isinstance(layer, DynamicConv2d) and name in sizes
-    ]
+@dataclass(frozen=True)
+class _Run:
+    """A convolution that ran, with the shapes (C, H, W) of what it took and made."""
+
+    module: nn.Module
+    taken: torch.Size
+    made: torch.Size
+
+    @property
+    def is_static(self) -> bool:
+        return isinstance(self.module, nn.Conv2d) or getattr(self.module, "lowering", None) == "fold"
 
 
-def _pointwise(channels: int) -> nn.Conv2d:
-    """Return a 1x1 convolution that hands its input on, which no runtime looks for."""
-    conv = nn.utils.skip_init(nn.Conv2d, channels, channels, 1)
-    nn.init.dirac_(conv.weight)
+def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a 1x1 convolution that hands on the average of its input."""
+    conv = nn.utils.skip_init(nn.Conv2d, inputs, outputs, 1)
+    nn.init.constant_(conv.weight, 1 / inputs)
     nn.init.zeros_(conv.bias)
     return conv.requires_grad_(False)
 

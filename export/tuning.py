@@ -54,7 +54,8 @@ def tune(
 
     The candidates are those that work at the batch size asked for; where the batch is dynamic the geometric
     mean over :data:`export.sites.TYPICAL_BATCHES` decides. Compared are each layer's fastest, each layer's
-    fastest that is right at every batch size, and ``others``, as far as they differ.
+    fastest that is right at every batch size, for a fixed batch size ``grouped`` in all layers, as people run
+    such networks today, and ``others``, as far as they differ.
 
     Args:
         runtime, model, options, cache, say, threads: see :func:`measured`.
@@ -75,6 +76,7 @@ def tune(
             name: next(way for way in ways if LOWERINGS[way].batch == "any")
             for name, ways in by_layer.items()
         },
+        **({} if options.batch is None else {"all grouped": dict.fromkeys(by_layer, "grouped")}),
         **(others or {}),
     }
     choices = {
@@ -120,7 +122,7 @@ def measured(
 
 def _of_layer(record: "_Record", site: Site) -> Seconds:
     """Return the time of every lowering of a layer, its neighbours included."""
-    options = replace(record.options, input_size=site.size)
+    options = replace(record.options, input_size=site.place_size)
     names = candidates(site.layer, options.batch)
     if len(names) == 1:
         return {names[0]: {str(batch): 0.0 for batch in batches(options)}}

@@ -272,8 +272,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
-        help="images as NHWC in memory, or as NCHW (default: NHWC, but NCHW on a CPU where layers fold the "
-        "batch into groups, as most depthwise dynamic ones do)",
+        help="images as NHWC in memory, or as NCHW (default: NHWC, but NCHW on a CPU where most depthwise "
+        "layers fold the batch into groups, as most dynamic ones do)",
     )
     add(
         "--compile",

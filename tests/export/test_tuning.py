@@ -16,7 +16,7 @@ from export.openvino import OpenVino
 from export.sites import candidates, sites
 from export.torchscript import TorchScript
 from zoo.cli import run
-from zoo.layers import DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
+from zoo.layers import ConvexConv2d, DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
 
 SIZE = (3, 8, 8)
 
@@ -80,22 +80,30 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, unwri
         assert len(measured) == 3 * count
 
 
-@pytest.mark.parametrize("fastest", ["layers' fastest", "layers' fastest at any batch", "auto"])
-def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, stir, unwritten, monkeypatch):
-    """Alone a layer may be faster in a lowering that its neighbours pay for."""
-    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    alone = ["grouped", "unfold", "rows"]
+@pytest.mark.parametrize(
+    ("fastest", "expected"),
+    [
+        ("layers' fastest", {"0": "grouped", "1": "rows"}),
+        ("layers' fastest at any batch", {"0": "unfold", "1": "rows"}),
+        ("all grouped", {"0": "grouped", "1": "grouped"}),
+        ("auto", {"0": "gather", "1": "gather"}),
+    ],
+)
+def test_the_choice_that_is_fastest_in_the_network_is_taken(fastest, expected, stir, unwritten, monkeypatch):
+    """By itself a layer may be faster in a lowering that its neighbours pay for."""
+    layers = KernelWeightedConv2d(3, 4, 3), KernelWeightedConv2d(4, 4, 3)
+    model = stir(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
     def times(predicts, options):
+        alone = ["grouped", "unfold"] if options.input_size == SIZE else ["rows"]
         order = [fastest] if fastest in predicts else alone
         ranks = [order.index(name) if name in order else len(order) for name in predicts]
         return {name: {"4": 1.0 + rank} for name, rank in zip(predicts, ranks, strict=True)}
 
     monkeypatch.setattr(tuning, "_times", times)
     options = ExportOptions(batch=4, input_size=SIZE)
-    found = tuning.tune(OnnxRuntime(), model, options, others={"auto": {"0": "rows"}})
-    names = ["layers' fastest", "layers' fastest at any batch", "auto"]
-    assert found == {"0": alone[names.index(fastest)]}
+    auto = {"0": "gather", "1": "gather"}
+    assert tuning.tune(OnnxRuntime(), model, options, others={"auto": auto}) == expected
 
 
 def test_the_networks_of_equal_choices_are_not_timed(stir, measured, unwritten, tmp_path):
@@ -230,32 +238,60 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     assert bounded_site.signature != found[1].signature
 
 
+def flags(found):
+    return {site.name: (site.follows_static, site.precedes_static) for site in found}
+
+
 def test_a_layer_is_measured_between_convolutions_as_its_network_has_them(stir, monkeypatch):
     """OpenVINO spares reorders between two static convolutions, onnxruntime between static operators."""
     first, second = KernelWeightedConv2d(4, 6, 3), KernelWeightedConv2d(6, 4, 3)
     model = stir(nn.Sequential(nn.Conv2d(3, 4, 1), first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(4, 5, 1)))
     options = ExportOptions(input_size=SIZE)
     found = sites(model, options, OnnxRuntime())
-    assert [(site.follows_static, site.precedes_static) for site in found] == [(True, False), (False, True)]
+    assert flags(found) == {"1": (True, False), "3": (False, True)}
     middle = replace(found[0], follows_static=False)
     assert len({site.signature for site in (middle, *found)}) == 3
-    x = torch.rand(2, 6, 6, 6)
-    layer = found[1].layer
-    torch.testing.assert_close(found[1].in_place(layer)(x), layer(x).relu())
     assert middle.in_place(middle.layer) is middle.layer
+    for site in found:
+        made = site.in_place(site.layer)(torch.rand(2, *site.place_size))
+        assert made.shape[2:] == site.layer(torch.rand(2, *site.size)).shape[2:]
 
     exported = []
     export_ = OnnxRuntime.export
 
     def export(runtime, module, path, options):
-        exported.append([type(part) for part in module.children()])
+        exported.append((options.input_size[0], *(type(part) for part in module.children())))
         return export_(runtime, module, path, options)
 
     monkeypatch.setattr(OnnxRuntime, "export", export)
     monkeypatch.setattr(tuning, "_times", lambda predicts, options: {name: {"1": 1.0} for name in predicts})
     tuning.measured(OnnxRuntime(), model, options)
     around = [nn.Conv2d, nn.ReLU, KernelWeightedConv2d]
-    assert {tuple(parts) for parts in exported} == {tuple(around), tuple(reversed(around))}
+    assert set(exported) == {(16, *around), (6, *reversed(around))}
+
+
+class Branches(nn.Module):
+    """Two convolutions of one input, and attention to channels behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.narrow, self.wide = KernelWeightedConv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.excite, self.mix = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        y = self.wide(x) + self.narrow(x)
+        y = y * self.excite(y.mean((2, 3), keepdim=True)).sigmoid()
+        return self.mix(y).mean((2, 3))
+
+
+def test_what_stands_beside_a_layer_is_no_neighbour():
+    found = sites(Branches(), ExportOptions(input_size=SIZE), OnnxRuntime())
+    assert flags(found) == {"narrow": (False, True)}
+
+
+def test_a_convolution_that_is_folded_is_a_static_one():
+    model = nn.Sequential(ConvexConv2d(3, 4, 1), KernelWeightedConv2d(4, 4, 3))
+    assert flags(sites(model, ExportOptions(input_size=SIZE), OnnxRuntime()))["1"] == (True, False)
 
 
 def test_layers_settle_for_the_runtime_that_they_are_chosen_for():

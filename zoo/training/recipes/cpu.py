@@ -79,4 +79,4 @@ def base(model: str) -> str:
 
 def _shares_base(family: str) -> bool:
     """Tell whether a family starts from static kernels, exactly or nearly, and so from its twin's base."""
-    return family in FAMILIES and FAMILIES[family].holds_static != "not"
+    return family in FAMILIES and FAMILIES[family].holds_static is not None
