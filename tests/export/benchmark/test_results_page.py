@@ -96,8 +96,9 @@ def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_pat
     assert rows(results.against_twin(tmp_path)) == [
         ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+6.0", "+6.0", "+5.5", "1.50x", ""]
     ]
-    known.pop(TWIN)
-    assert rows(results.against_twin(tmp_path))[0][3:7] == [""] * 4
+    for other in ({"images": 50}, {"data": {"sha256": "others"}}, None):
+        known[TWIN] = other and {**followed(50.0, 40.0), **other}
+        assert rows(results.against_twin(tmp_path))[0][3:7] == [""] * 4
 
 
 def test_gains_have_an_interval_where_it_is_known_which_images_are_right(known, tmp_path, monkeypatch):
