@@ -215,10 +215,11 @@ def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
     seen, alike = [], False
 
     def measured(runtime, model, options, cache, say, threads):
-        # Alike enough to share a signature, unless they are of another size.
-        side = 6 if isinstance(dynamic_layers(model)[0], FCGeneratedConv2d) or alike else 5
-        layer = settle(FCGeneratedConv2d(8, 8, 3, padding=1))
-        return [made_up(layer, (8, side, side), options.batch, dict.fromkeys(cost.WORK, 1e-9))]
+        # The same layers in another place, unless they are of another size.
+        fitted = isinstance(dynamic_layers(model)[0], FCGeneratedConv2d)
+        side = 6 if fitted or alike else 5
+        layer, seconds = settle(FCGeneratedConv2d(8, 8, 3, padding=1)), dict.fromkeys(cost.WORK, 1e-9)
+        return [made_up(layer, (8, side, side), options.batch, seconds, 0.0 if fitted else 1e-4)]
 
     def fit(layers):
         seen.extend(site.size for site, _ in layers)

@@ -408,6 +408,12 @@ def test_images_lie_in_memory_as_is_likely_faster(
     assert loop.memory_format(Recipe(model).channels_last, network, torch.device(device)) is chosen
 
 
+def test_images_lie_in_memory_as_suits_most_layers() -> None:
+    network = zoo.create_model("mobilenetv3_small_100_fgk", stages=(3,))
+    loop.set_training_lowering(network, "auto")
+    assert loop.memory_format(None, network, torch.device("cpu")) is torch.channels_last
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_run_learns_the_same(run: Run, tmp_path: Path) -> None:
