@@ -155,7 +155,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def available(self, provider: str = "cpu") -> str | None:
-        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
+        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot.
+
+        Args:
+            provider: one of ``providers``, or any other name, which is a reason.
+        """
 
     def check(self, options: ExportOptions) -> None:  # noqa: B027  (most formats take every option)
         """Refuse options that this format cannot serve, before any work.
@@ -170,7 +174,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
-        """Write ``model``, lowered, on the CPU and in evaluation mode, to ``path``.
+        """Write ``model`` to ``path``.
+
+        Args:
+            model: lowered, on the CPU and in evaluation mode.
+            path: of the file.
+            options: with the input size filled in.
 
         Raises:
             ZooError: the framework cannot express the model.
@@ -196,7 +205,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
-        """Store ``metadata`` inside the artifact; its computation stays as it is."""
+        """Store texts inside the artifact; its computation stays as it is.
+
+        Args:
+            path: an artifact of this format.
+            metadata: by name; it replaces all that was stored.
+        """
 
     @abstractmethod
     def metadata(self, path: Path) -> dict[str, str]:

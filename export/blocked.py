@@ -134,7 +134,7 @@ class _Rewriter:
                 continue
             fits = sizes[1] == 1 or (sizes[1] == wanted[1] and _is_divided(x, _PADDED))
             same = _is_known(sizes[0]) and sizes[0] == wanted[0]
-            if alone and fits and same and sizes[2:] == [1, 1] != wanted[2:]:
+            if alone and fits and same and sizes[2:] == [1, 1] and wanted[2:] != [1, 1]:
                 return x, scale
         return None
 
