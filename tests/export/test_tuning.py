@@ -115,6 +115,14 @@ def test_the_networks_of_equal_choices_are_not_timed(stir, measured, unwritten, 
             assert len(measured) == count, "measured once"
 
 
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_network_without_a_choice_is_not_timed(batch, stir, measured, unwritten):
+    model = stir(nn.Sequential(ConvexConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    options = ExportOptions(batch=batch, input_size=SIZE)
+    assert tuning.tune(OnnxRuntime(), model, options) == {"0": "fold"}
+    assert measured == []
+
+
 def test_another_network_of_the_same_layers_is_timed_anew(stir, measured, unwritten, tmp_path):
     options, cache = ExportOptions(input_size=SIZE), tmp_path / "times.json"
     layer = KernelWeightedConv2d(3, 4, 3)
