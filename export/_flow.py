@@ -23,7 +23,7 @@ from torch import nn
 from export._inputs import check_images, count_outputs, input_size
 from export._metadata import Weights, describe, name_of, to_strings
 from export._trials import Draws, PixelDraws, Trial
-from export.base import AUTO, FP16, FP32, INT8, PLAIN, ExportOptions, Predict, Runtime, first_line, installed
+from export.base import AUTO, FP16, FP32, INT8, PLAIN, ExportOptions, Runtime, first_line, installed
 from export.certificate import Certificate, CertificateError
 from export.ends import Ends, ends
 from export.half import check_half, in_half
@@ -108,14 +108,7 @@ def export(
                 raise CertificateError(certificate, str(path))
             if step != options:
                 earlier[f"in_{step.dtype}"] = json.loads(certificate.to_json())
-        draws = (PixelDraws if options.preprocess else Draws)(np.random.default_rng(1), size)
-        inputs, anew = draws.normal(options.batch or 2), _anew(runtime, artifact)
-        certified = anew(inputs)
-        runtime.annotate(artifact, to_strings({**stored, "certificate": certificate.to_json()}))
-        shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
-        if not shipped.passed:
-            raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
-        content = artifact.read_bytes()
+        content = _sealed(runtime, artifact, certificate, stored, options, path)
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         record.write_text(
             certificate.to_json(artifact=identity, about=stored, **earlier) + "\n", encoding="utf-8"
@@ -265,6 +258,34 @@ def _judged(
     return replace(certificate, checks=(*certificate.checks, *checks))
 
 
+def _sealed(
+    runtime: Runtime,
+    artifact: Path,
+    certificate: Certificate,
+    facts: dict[str, Any],
+    options: ExportOptions,
+    path: Path,
+) -> bytes:
+    """Store the certificate in the artifact, check that it still computes the same, and return its bytes.
+
+    Raises:
+        CertificateError: the artifact at ``path``, as it will be called, computes something else.
+    """
+    assert options.input_size is not None
+    draws = (PixelDraws if options.preprocess else Draws)(np.random.default_rng(1), options.input_size)
+    inputs = draws.normal(options.batch or 2)
+
+    def anew(images: np.ndarray) -> np.ndarray:
+        return runtime.load(artifact)(images)
+
+    certified = anew(inputs)
+    runtime.annotate(artifact, to_strings({**facts, "certificate": certificate.to_json()}))
+    shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
+    if not shipped.passed:
+        raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
+    return artifact.read_bytes()
+
+
 def _loudness(images: np.ndarray) -> np.ndarray:
     return np.abs(images).reshape(len(images), -1).mean(axis=1)
 
@@ -277,11 +298,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder.") from error
-
-
-def _anew(runtime: Runtime, artifact: Path) -> Predict:
-    """Return the function that loads ``artifact`` as it is when called."""
-    return lambda inputs: runtime.load(artifact)(inputs)
 
 
 def _choices(facts: dict, options: ExportOptions) -> str:

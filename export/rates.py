@@ -38,28 +38,10 @@ _THREADS = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser("python -m export.rates", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runtime", default="onnx", choices=RUNTIMES, help="default: onnx")
-    parser.add_argument("--models", nargs="+", required=True, metavar="NAME", help="names or patterns")
-    parser.add_argument(
-        "--held-out", nargs="+", default=[], metavar="NAME", help="models to check on, but not to fit to"
-    )
-    parser.add_argument("--cache", type=Path, required=True, help="JSON file that keeps the measurements")
-    parser.add_argument(
-        "--batch", nargs="*", type=int, default=[8], help="fixed sizes to measure too (default: 8)"
-    )
-    parser.add_argument("--write", action="store_true", help=f"store the rates in {cost.RATES.name}")
-    args = parser.parse_args(words)
-    if importlib.util.find_spec("scipy") is None:
-        raise ZooError("fitting needs the package scipy; pip install '.[benchmark]'.")
-    if wrong := [batch for batch in args.batch if batch < 1]:
-        raise ZooError(f"{wrong[0]} is not a batch size; give whole numbers from 1.")
+    args = _arguments(words)
     chosen = runtime(args.runtime)
     layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
-    fitted, held_out = names(args.models), names(args.held_out) if args.held_out else []
-    if both := [name for name in held_out if name in fitted]:
-        raise ZooError(f"{both[0]} is both fitted to and held out; give it once.")
-    for name, batch in (*product(fitted, (None, *args.batch)), *product(held_out, (None,))):
+    for name, batch in (*product(args.fitted, (None, *args.batch)), *product(args.held_out, (None,))):
         torch.manual_seed(0)
         model = create_model(name)
         options = ExportOptions(batch=batch)
@@ -68,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     distinct = {
         (site.signature, batch): (site, times)
         for (name, batch), found in layers.items()
-        if name in fitted
+        if name in args.fitted
         for site, times in found
     }
     # Convolutions that are folded once have nothing to choose.
@@ -77,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = fit(list(distinct.values()))
     seen = {_alone(site) for site, _ in distinct.values()}
     losses: dict[str, tuple[float, float]] = {}
-    for name in (*fitted, *held_out):
+    for name in (*args.fitted, *args.held_out):
         if not layers[name, None]:
             continue  # a static model, which a pattern may match
         # A layer like one that was fitted to is not held out, whatever model it stands in.
-        found = [each for each in layers[name, None] if name in fitted or _alone(each[0]) not in seen]
+        found = [each for each in layers[name, None] if name in args.fitted or _alone(each[0]) not in seen]
         if not found:
             raise ZooError(f"all layers of {name} are like fitted ones; hold out another model.")
         losses[name] = loss(found, seconds)
@@ -96,11 +78,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             "machine": {"cpu": cpu_model(), "threads": _THREADS},
             "versions": versions(chosen),
             "over_the_fastest": {
-                name: {"auto": a, "rule": b, "held_out": name in held_out} for name, (a, b) in losses.items()
+                name: {"auto": a, "rule": b, "held_out": name in args.held_out}
+                for name, (a, b) in losses.items()
             },
         }
         store(args.runtime, entry)
     return 0
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options, with the names of the models for their patterns; refuse what cannot be fitted."""
+    parser = argparse.ArgumentParser("python -m export.rates", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runtime", default="onnx", choices=RUNTIMES, help="default: onnx")
+    parser.add_argument(
+        "--models", nargs="+", required=True, metavar="NAME", help="names or patterns", dest="fitted"
+    )
+    parser.add_argument(
+        "--held-out", nargs="+", default=[], metavar="NAME", help="models to check on, but not to fit to"
+    )
+    parser.add_argument("--cache", type=Path, required=True, help="JSON file that keeps the measurements")
+    parser.add_argument(
+        "--batch", nargs="*", type=int, default=[8], help="fixed sizes to measure too (default: 8)"
+    )
+    parser.add_argument("--write", action="store_true", help=f"store the rates in {cost.RATES.name}")
+    args = parser.parse_args(words)
+    if importlib.util.find_spec("scipy") is None:
+        raise ZooError("fitting needs the package scipy; pip install '.[benchmark]'.")
+    if wrong := [batch for batch in args.batch if batch < 1]:
+        raise ZooError(f"{wrong[0]} is not a batch size; give whole numbers from 1.")
+    args.fitted, args.held_out = names(args.fitted), names(args.held_out) if args.held_out else []
+    if both := [name for name in args.held_out if name in args.fitted]:
+        raise ZooError(f"{both[0]} is both fitted to and held out; give it once.")
+    return args
 
 
 def _alone(site: Site) -> str:

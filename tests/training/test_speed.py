@@ -114,7 +114,7 @@ def test_the_record_holds_every_way(tmp_path, capsys):
         ("resnet10_fgk", "scaled"),
     ]
     assert {row["amp"] for row in record["rows"]} == {"bf16"}
-    assert "scaled, bf16" in speed.table(record["rows"])
+    assert "scaled, NHWC, bf16" in speed.table(record["rows"])
     assert all(row["images_per_second"] > 0 and row["peak_memory_mb"] > 50 for row in record["rows"])
     assert "resnet10_fgk" in capsys.readouterr().out
 
@@ -146,12 +146,37 @@ def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monk
     nchw = Candidate("mobilenetv3_small_100_fgk", batch=2, channels_last=False)
     twin, row = speed.measure([nchw], rounds=1)
     assert (twin["channels_last"], row["channels_last"]) == (True, False)
-    assert speed.way(row) == "auto, NCHW"
+    assert (speed.way(twin), speed.way(row)) == ("auto, NHWC", "auto, NCHW")
     nhwc = replace(nchw, channels_last=True)
     for candidate, strides in ((nchw, (3072, 1024, 32, 1)), (nhwc, (3072, 1, 96, 3))):
         step = speed.Step(candidate, torch.device("cpu"))
         assert step.images.stride() == strides
         assert step.model.conv_stem.weight.is_contiguous() == (not candidate.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "ways"),
+    [
+        ("mobilenetv3_small_100_fgk", [], ["auto, NCHW"]),
+        ("mobilenetv3_small_100_fgk", ["--layouts"], ["auto, NCHW", "auto, NHWC"]),
+        (
+            "mobilenetv3_small_100_fgk",
+            ["--lowerings", "grouped", "scaled"],
+            ["grouped, NCHW", "scaled, NHWC"],
+        ),
+        ("mobilenetv3_small_100_kw", [], ["auto, NHWC"]),
+        ("resnet10_fgk", ["--layouts"], ["auto, NHWC", "auto, NCHW"]),
+    ],
+)
+def test_images_lie_in_memory_as_they_are_trained(model, words, ways, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(speed, "Step", lambda candidate, device: lambda: 1.0)
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
+    seen = []
+    monkeypatch.setattr(speed, "table", lambda rows: seen.extend(rows) or "")
+    lowerings = [] if "--lowerings" in words else ["--lowerings", "auto"]
+    assert speed.main(["--models", model, "--rounds", "1", *lowerings, *words]) == 0
+    assert [speed.way(row) for row in seen if row["model"] == model] == ways
 
 
 def test_images_share_kernels_in_a_step(tmp_path, monkeypatch):
@@ -161,10 +186,10 @@ def test_images_share_kernels_in_a_step(tmp_path, monkeypatch):
     assert speed.main([*words, "--shared", "2", "4", "--rounds", "1", "--json", str(path)]) == 0
     rows = json.loads(path.read_text())["rows"]
     assert [(row["model"], speed.way(row)) for row in rows] == [
-        ("resnet10_static", "auto"),
-        ("resnet10_kw", "auto"),
-        ("resnet10_kw", "auto, shared by 2"),
-        ("resnet10_kw", "auto, shared by 4"),
+        ("resnet10_static", "auto, NHWC"),
+        ("resnet10_kw", "auto, NHWC"),
+        ("resnet10_kw", "auto, NHWC, shared by 2"),
+        ("resnet10_kw", "auto, NHWC, shared by 4"),
     ]
     step = speed.Step(Candidate("resnet10_kw", batch=4, side=8, shared=2), torch.device("cpu"))
     assert {layer.shared_images for layer in dynamic_layers(step.model)} == {2}

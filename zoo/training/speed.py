@@ -3,7 +3,8 @@
 Every round takes one step of the static twin and one of each way to train a model, so that a machine that
 slows down slows all of them; the figure is the median over rounds of the ratio within a round. A compiled
 model is compared with its compiled twin, and one in NCHW with the twin in NHWC, as static networks are faster
-so on CPUs. What is measured is in the file after every model.
+so on CPUs. Images lie in memory as ``python -m zoo.train`` has them; ``--layouts`` measures the other way as
+well. What is measured is in the file after every model.
 """
 
 import argparse
@@ -54,7 +55,8 @@ class Candidate:
         lowering: as :class:`Recipe` has it.
         batch: images a step.
         side: of the images, in pixels.
-        channels_last: whether the network and the images lie in memory as NHWC, else as NCHW.
+        channels_last: whether the network and the images lie in memory as NHWC, else as NCHW; None means what
+            :func:`zoo.training.loop.memory_format` takes.
         compiled: whether torch.compile made the forward and backward.
         amp: ``bf16`` autocast or ``no``.
         shared: how many images share their kernels (:func:`zoo.layers.share_context`).
@@ -64,7 +66,7 @@ class Candidate:
     lowering: str = "auto"
     batch: int = 32
     side: int = 32
-    channels_last: bool = True
+    channels_last: bool | None = None
     compiled: bool = False
     amp: str = "no"
     shared: int = 1
@@ -120,7 +122,7 @@ def loading(batch: int, side: int, rounds: int) -> float:
         side: of the images that come out, in pixels.
         rounds: how many; the median is returned.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     images = torch.randint(256, (10 * batch, 3, _SIDE, _SIDE), dtype=torch.uint8, device=device)
     random, taken = torch.Generator().manual_seed(0), []
     for _ in range(rounds + 1):
@@ -146,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, metavar="N", help="default: 5")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
-    add("--nchw", action="store_true", help="measure NCHW in memory too, for lowering auto")
+    # --nchw is what files that were measured earlier call it.
+    add("--layouts", "--nchw", action="store_true", help="measure NHWC and NCHW, for lowering auto")
     add(
         "--shared",
         type=int,
@@ -211,8 +214,8 @@ def _wanted(args: argparse.Namespace) -> list[list[Candidate]]:
         ways = [replace(like, lowering=each) for each in args.lowerings or able]
         if args.compile:
             ways.append(replace(like, compiled=True))
-        if args.nchw:
-            ways.append(replace(like, channels_last=False))
+        if args.layouts:
+            ways += [replace(like, channels_last=each) for each in (True, False)]
         ways += [replace(like, shared=each) for each in args.shared]
         wanted.append(ways)
     return wanted
@@ -241,11 +244,23 @@ def trainable(name: str) -> list[str]:
     return ["auto", *(each for each in able if each not in left_out)]
 
 
+def _laid_out(candidate: Candidate) -> Candidate:
+    """Return the candidate with its ``channels_last`` decided, for the device that this process trains on."""
+    model = zoo.create_model(candidate.model)
+    set_training_lowering(model, candidate.lowering)
+    layout = memory_format(candidate.channels_last, model, _device())
+    return replace(candidate, channels_last=layout == torch.channels_last)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> list[dict[str, Any]]:
     """Time the ways to train one model, and its static twin; the first step of each is not counted.
 
     Args:
-        candidates: of one model.
+        candidates: of one model; those that turn out alike are timed once.
         rounds: how many.
         threads: for the processes that measure memory.
 
@@ -254,7 +269,8 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
         median ratio of its speed to the twin's in the same round, and ``peak_memory_mb`` of a new process
         that takes one step.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
+    candidates = list(dict.fromkeys(map(_laid_out, candidates)))
     twins = {each: _twin(each) for each in candidates}
     steps = {each: Step(each, device) for each in (*twins.values(), *candidates)}
     taken: dict[Candidate, list[float]] = {each: [] for each in steps}
@@ -306,13 +322,14 @@ def peak_memory(candidate: Candidate, threads: int) -> int | None:
 def _peak_memory(candidate: Candidate, threads: int) -> int | None:
     memory.keep_freed_memory()
     torch.set_num_threads(threads)
-    Step(candidate, torch.device("cuda" if torch.cuda.is_available() else "cpu"))()
+    Step(candidate, _device())()
     return log.peak_memory_mb()
 
 
 def way(row: dict[str, Any]) -> str:
-    """Return how a row's model is trained, such as ``auto, compiled, bf16``."""
+    """Return how a row's model is trained, such as ``auto, NHWC, compiled, bf16``."""
     extra = {
+        "NHWC": row.get("channels_last", True),
         "NCHW": not row.get("channels_last", True),
         "compiled": row["compiled"],
         "bf16": row.get("amp") == "bf16",
@@ -324,7 +341,7 @@ def way(row: dict[str, Any]) -> str:
 def describe(row: dict[str, Any]) -> str:
     """Return a row as a line."""
     return (
-        f"{row['model']:<28} {way(row):<24} {row['images_per_second']:>8.1f} images/s  "
+        f"{row['model']:<28} {way(row):<28} {row['images_per_second']:>8.1f} images/s  "
         f"{row['over_static']:>5.2f} of static  {row['peak_memory_mb'] or '':>6} MiB"
     )
 
