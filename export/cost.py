@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from export.base import ExportOptions
 from export.sites import Site, batches, candidates
-from zoo.layers import DynamicConv2d, set_lowering
+from zoo.layers import set_lowering
 
 WORK = {
     "operations": "operations, however small",
@@ -104,12 +104,12 @@ def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
 
 
 @torch.no_grad()
-def count(layer: DynamicConv2d, name: str, shape: tuple[int, ...]) -> Work:
+def count(layer: nn.Module, name: str, shape: tuple[int, ...]) -> Work:
     """Count the work of one call of a layer, what an exporter folds to constants left out.
 
     Args:
-        layer: settled, as it is exported; it is left as it is.
-        name: of the lowering.
+        layer: settled, as it is exported, or what it stands in; it is left as it is.
+        name: of its lowering.
         shape: of the input, (N, I, H, W).
     """
     layer = copy.deepcopy(layer).to("meta").eval()

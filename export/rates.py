@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(len(times) > 1 for _, times in distinct.values()):
         raise ZooError("the models have no layers with a lowering to choose, so there is nothing to fit.")
     seconds = fit(list(distinct.values()))
-    seen = {_alone(site) for site, _ in distinct.values()}
+    seen = {site.signature for site, _ in distinct.values()}
     losses: dict[str, tuple[float, float]] = {}
     for name in (*args.fitted, *args.held_out):
         if not layers[name, None]:
             continue  # a static model, which a pattern may match
         # A layer like one that was fitted to is not held out, whatever model it stands in.
-        found = [each for each in layers[name, None] if name in args.fitted or _alone(each[0]) not in seen]
+        found = [each for each in layers[name, None] if name in args.fitted or each[0].signature not in seen]
         if not found:
             raise ZooError(f"all layers of {name} are like fitted ones; hold out another model.")
         losses[name] = loss(found, seconds)
@@ -112,47 +112,37 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _alone(site: Site) -> str:
-    """Return what sites of layers that are alike share, whatever stands beside them."""
-    return replace(site, follows_static=False, precedes_static=False).signature
-
-
 def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
     """Return the seconds of a unit of each kind of work that explain the measurements best, none below 0.
 
     Least squares of the relative error. What a large layer costs is measured well, and so is the order of the
-    lowerings of a small one; both count the same. What a layer's neighbours take is fitted with it, for every
-    layer and batch size of its own.
+    lowerings of a small one; both count the same.
 
     Args:
-        layers: with the seconds by lowering and batch size.
+        layers: with the seconds by lowering and batch size, those of the convolutions around them included.
     """
     from scipy.optimize import nnls
 
     rows: list[list[float]] = []
-    beside: list[tuple[int, str] | None] = []
-    for place, (site, times) in enumerate(layers):
+    for site, times in layers:
+        place = site.in_place(site.layer)
         for name, by_batch in times.items():
             for batch, seconds in by_batch.items():
                 if seconds > 0:
-                    work = cost.count(site.layer, name, (int(batch), *site.size))
-                    rows.append([work.get(kind, 0) / seconds for kind in cost.WORK] + [1 / seconds])
-                    beside.append((place, batch) if site.follows_static or site.precedes_static else None)
-    amounts = np.array(rows)
-    constants = [
-        amounts[:, -1] * [each == one for each in beside] for one in dict.fromkeys(beside) if one is not None
-    ]
-    matrix = np.column_stack([amounts[:, :-1], *constants])
+                    work = cost.count(place, name, (int(batch), *site.place_size))
+                    rows.append([work.get(kind, 0) / seconds for kind in cost.WORK])
+    matrix = np.array(rows)
     scale = matrix.max(axis=0, initial=1e-30)
     found, _ = nnls(matrix / scale, np.ones(len(rows)))
-    return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=False)}
+    return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=True)}
 
 
 def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[float, float]:
     """Return the time of all layers over that of their fastest lowerings: by price, and by their own rule.
 
     Args:
-        found: layers with the seconds by lowering and batch size, those of their neighbours included.
+        found: layers with the seconds by lowering and batch size, those of the convolutions around them
+            included.
         seconds: of a unit of each kind of work.
     """
     options = ExportOptions()

@@ -24,16 +24,11 @@ class Site:
         name: of the layer in its model.
         layer: settled, as it is exported.
         size: (channels, height, width) of its input.
-        follows_static, precedes_static: whether a convolution with constant weights makes a map like its
-            input just before it, or takes one like its output just after. A runtime may keep maps in a layout
-            of its own between two such ones.
     """
 
     name: str
     layer: DynamicConv2d
     size: tuple[int, int, int]
-    follows_static: bool = False
-    precedes_static: bool = False
 
     @property
     def signature(self) -> str:
@@ -50,28 +45,24 @@ class Site:
         }
         text = ", ".join(f"{name} {value}" for name, value in facts.items())
         channels, height, width = self.size
-        place = ["after a static convolution"] * self.follows_static
-        place += ["before a static convolution"] * self.precedes_static
-        text = ", ".join([text, *place])
         return f"{type(layer).__name__} {channels} to {layer.out_channels} at {height} x {width}, {text}"
 
     @property
     def place_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of the input of what :meth:`in_place` returns."""
-        return (_FEW, *self.size[1:]) if self.follows_static else self.size
+        return _FEW, *self.size[1:]
 
     def in_place(self, layer: nn.Module) -> nn.Module:
-        """Return ``layer`` between static convolutions where its network has them, of few channels outside.
+        """Return ``layer`` between static convolutions of few channels outside.
+
+        A runtime may keep maps in a layout of its own between convolutions. By itself a layer would have to
+        give its map back in the layout of a network's outputs, which lowerings pay for unlike.
 
         Args:
             layer: this site's in one of its lowerings.
         """
-        parts: list[nn.Module] = [layer]
-        if self.follows_static:
-            parts = [_pointwise(_FEW, self.layer.in_channels), nn.ReLU(), *parts]
-        if self.precedes_static:
-            parts = [*parts, nn.ReLU(), _pointwise(self.layer.out_channels, _FEW)]
-        return layer if len(parts) == 1 else nn.Sequential(*parts).eval()
+        before, after = _pointwise(_FEW, self.layer.in_channels), _pointwise(self.layer.out_channels, _FEW)
+        return nn.Sequential(before, nn.ReLU(), layer, nn.ReLU(), after).eval()
 
 
 @torch.inference_mode()
@@ -84,45 +75,18 @@ def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Si
         runtime: the format it will run in.
     """
     copied = prepared(model, "auto", runtime)
-    names = {module: name for name, module in copied.named_modules()}
-    ran: list[_Run] = []
+    layers = {layer: name for name, layer in copied.named_modules() if isinstance(layer, DynamicConv2d)}
+    sizes: dict[nn.Module, tuple[int, int, int]] = {}
 
-    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        run = _Run(module, inputs[0].shape[-3:], output.shape[-3:])
-        # What looks at an average, as squeeze and excitation do, stands beside the maps and not between them.
-        if run.taken[1:] != (1, 1):
-            ran.append(run)
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        channels, height, width = inputs[0].shape[1:]
+        sizes[layer] = (channels, height, width)
 
-    hooks = [
-        module.register_forward_hook(note)
-        for module in names
-        if isinstance(module, DynamicConv2d | nn.Conv2d)
-    ]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     copied(replace(options, batch=1).example())
     for hook in hooks:
         hook.remove()
-    found: dict[str, Site] = {}
-    for before, run, after in zip([None, *ran], ran, [*ran[1:], None], strict=False):
-        name = names[run.module]
-        if isinstance(run.module, DynamicConv2d) and name not in found:
-            follows = before is not None and before.is_static and before.made == run.taken
-            precedes = after is not None and after.is_static and after.taken == run.made
-            channels, height, width = run.taken
-            found[name] = Site(name, run.module, (channels, height, width), follows, precedes)
-    return [found[name] for name in names.values() if name in found]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A convolution that ran, with the shapes (C, H, W) of what it took and made."""
-
-    module: nn.Module
-    taken: torch.Size
-    made: torch.Size
-
-    @property
-    def is_static(self) -> bool:
-        return isinstance(self.module, nn.Conv2d) or getattr(self.module, "lowering", None) == "fold"
+    return [Site(name, layer, sizes[layer]) for layer, name in layers.items() if layer in sizes]
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:

@@ -1,8 +1,8 @@
 """Which lowering is fastest here: every distinct layer, exported in each of them and timed.
 
-A runtime may keep a layout of memory from layer to layer, so a layer stands between static convolutions where
-its network has them. Even so what is fastest for every layer need not be for the network: that is timed with
-a few choices as well, and the fastest one is taken.
+A runtime may keep a layout of memory from layer to layer, so a layer stands between two small static
+convolutions. Even so what is fastest for every layer need not be for the network: that is timed with a few
+choices as well, and the fastest one is taken.
 On the CPU always, as exports and their certificates are made there; on another device another lowering may be
 the fastest, which ``python -m export.benchmark --lowerings all --devices cuda`` shows.
 """
@@ -122,7 +122,7 @@ def measured(
 
 
 def _of_layer(record: "_Record", site: Site) -> Seconds:
-    """Return the time of every lowering of a layer, its neighbours included."""
+    """Return the time of every lowering of a layer, with the small convolutions around it."""
     options = replace(record.options, input_size=site.place_size)
     names = candidates(site.layer, options.batch)
     if len(names) == 1:

@@ -139,25 +139,22 @@ def test_the_choice_is_exported_and_on_record(model, monkeypatch, stir, tmp_path
     assert json.loads(stored["lowerings"]) == {"0": "unfold", "2": "unfold"}
 
 
-def made_up(layer, size, batch, seconds, neighbours=0.0):
-    """Return the times that a layer would take if the prices were exact, with those of its neighbours."""
-    site = Site("layer", layer, size, precedes_static=neighbours > 0)
+def made_up(layer, size, batch, seconds):
+    """Return the times that a layer would take in its place if the prices were exact."""
+    site = Site("layer", layer, size)
+    place = site.in_place(layer)
     return site, {
-        name: {
-            str(n): cost.price(cost.count(layer, name, (n, *size)), seconds) + n * neighbours for n in (1, 8)
-        }
+        name: {str(n): cost.price(cost.count(place, name, (n, *site.place_size)), seconds) for n in (1, 8)}
         for name in candidates(layer, batch)
     }
 
 
-@pytest.mark.parametrize("neighbours", [0.0, 3e-4])
-def test_the_fit_finds_the_rates_that_made_the_times(neighbours):
+def test_the_fit_finds_the_rates_that_made_the_times():
     seconds = dict(
         zip(cost.WORK, 1e-9 * np.array([2e4, 0.02, 0.1, 0.05, 0.03, 0.2, 0.1, 0.4, 0.7]), strict=True)
     )
     layers = [
-        # Not all have neighbours: what all lowerings of a layer share cannot be told from these.
-        made_up(settle(family(i, o, 3, padding=1)), (i, side, side), batch, seconds, neighbours * (side < 16))
+        made_up(settle(family(i, o, 3, padding=1)), (i, side, side), batch, seconds)
         for batch in (None, 4)
         for family in (KernelWeightedConv2d, FCGeneratedConv2d, DotProductConv2d, CondConv2d)
         for i, o, side in ((8, 16, 16), (32, 32, 8), (64, 16, 4))
@@ -215,11 +212,10 @@ def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
     seen, alike = [], False
 
     def measured(runtime, model, options, cache, say, threads):
-        # The same layers in another place, unless they are of another size.
         fitted = isinstance(dynamic_layers(model)[0], FCGeneratedConv2d)
         side = 6 if fitted or alike else 5
         layer, seconds = settle(FCGeneratedConv2d(8, 8, 3, padding=1)), dict.fromkeys(cost.WORK, 1e-9)
-        return [made_up(layer, (8, side, side), options.batch, seconds, 0.0 if fitted else 1e-4)]
+        return [made_up(layer, (8, side, side), options.batch, seconds)]
 
     def fit(layers):
         seen.extend(site.size for site, _ in layers)
