@@ -14,7 +14,7 @@ import math
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def measured(
         model: any module; it is left as it is.
         options: with the input size filled in.
         cache: JSON file to read earlier measurements of the same runtime and machine from, and to leave all
-            of them in; None keeps none.
+            of them in, beside those of others; None keeps none.
         say: takes a line of progress.
         threads: that an operator may use; None leaves it to the library. What a cache holds for another
             number is not used.
@@ -156,13 +156,16 @@ class _Record:
             threads,
         )
         self.made_by: dict[str, Any] = {
+            "runtime": runtime.name,
             **versions(runtime),
             "machine": f"{cpu_model()}, {usable_cores() or os.cpu_count()} cores",
             "threads": threads or "the library's own choice",
             "opset": options.opset,
             "layout": runtime.layout(options) or "the format's own",
         }
-        self.known = {} if cache is None else _read(cache, self.made_by)
+        self.known: dict[str, Seconds] = {}
+        if cache is not None:
+            self.known = next((each for by, each in _read(cache) if by == self.made_by), {})
 
     def times(
         self, what: str, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions
@@ -179,7 +182,8 @@ class _Record:
             self.known[key] = self._measure(modules, options)
             self.say(f"tuned {key}: {_table(self.known[key])}")
             if self.cache is not None:
-                _write(self.cache, {"made_by": self.made_by, "seconds": self.known})
+                others = [(by, seconds) for by, seconds in _read(self.cache) if by != self.made_by]
+                _write(self.cache, [*others, (self.made_by, self.known)])
         return self.known[key]
 
     def _measure(self, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions) -> Seconds:
@@ -223,22 +227,23 @@ def _table(times: Seconds) -> str:
     return ", ".join(f"{name} {1e3 * mean(times[name]):.3g} ms" for name in ranked(times))
 
 
-def _write(cache: Path, found: dict[str, Any]) -> None:
+def _write(cache: Path, found: Sequence[tuple[dict[str, Any], dict[str, Seconds]]]) -> None:
+    sets = [{"made_by": by, "seconds": seconds} for by, seconds in found]
     with atomic_path(cache) as path:
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(cache: Path, made_by: dict[str, Any]) -> dict[str, Seconds]:
-    """Return the measurements in ``cache``, none if they were made by something else."""
+def _read(cache: Path) -> list[tuple[dict[str, Any], dict[str, Seconds]]]:
+    """Return the measurements in ``cache`` with what made them; none if they cannot be read."""
     try:
-        stored = json.loads(cache.read_text("utf-8"))
-        found = stored["seconds"] if stored["made_by"] == made_by else {}
+        found = [(each["made_by"], each["seconds"]) for each in json.loads(cache.read_text("utf-8"))]
         whole = all(
             isinstance(seconds, float)
-            for times in found.values()
+            for _, by_name in found
+            for times in by_name.values()
             for by in times.values()
             for seconds in by.values()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return found if whole else {}
+        return []
+    return found if whole else []
