@@ -94,9 +94,10 @@ def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
         options: the batch sizes to be fast at.
         seconds: as :func:`rates` returns them.
     """
+    place = site.in_place(site.layer)  # as it is measured
     prices = {
         name: math.prod(
-            price(count(site.layer, name, (batch, *site.size)), seconds) for batch in batches(options)
+            price(count(place, name, (batch, *site.place_size)), seconds) for batch in batches(options)
         )
         for name in candidates(site.layer, batch=None)
     }

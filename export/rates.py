@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(words)
     chosen = runtime(args.runtime)
     layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
-    for name, batch in (*product(args.fitted, (None, *args.batch)), *product(args.held_out, (None,))):
+    for name, batch in (*product(args.models, (None, *args.batch)), *product(args.held_out, (None,))):
         torch.manual_seed(0)
         model = create_model(name)
         options = ExportOptions(batch=batch)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     distinct = {
         (site.signature, batch): (site, times)
         for (name, batch), found in layers.items()
-        if name in args.fitted
+        if name in args.models
         for site, times in found
     }
     # Convolutions that are folded once have nothing to choose.
@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = fit(list(distinct.values()))
     seen = {site.signature for site, _ in distinct.values()}
     losses: dict[str, tuple[float, float]] = {}
-    for name in (*args.fitted, *args.held_out):
+    for name in (*args.models, *args.held_out):
         if not layers[name, None]:
             continue  # a static model, which a pattern may match
         # A layer like one that was fitted to is not held out, whatever model it stands in.
-        found = [each for each in layers[name, None] if name in args.fitted or each[0].signature not in seen]
+        found = [each for each in layers[name, None] if name in args.models or each[0].signature not in seen]
         if not found:
             raise ZooError(f"all layers of {name} are like fitted ones; hold out another model.")
         losses[name] = loss(found, seconds)
@@ -87,18 +87,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Return the options, with the names of the models for their patterns; refuse what cannot be fitted."""
+    """Return the options, with the names of the models for their patterns.
+
+    Raises:
+        ZooError: scipy is missing, a batch size is below 1, or a model is both fitted to and held out.
+    """
     parser = argparse.ArgumentParser("python -m export.rates", description=__doc__.split("\n\n")[0])
     parser.add_argument("--runtime", default="onnx", choices=RUNTIMES, help="default: onnx")
-    parser.add_argument(
-        "--models", nargs="+", required=True, metavar="NAME", help="names or patterns", dest="fitted"
-    )
+    parser.add_argument("--models", nargs="+", required=True, metavar="NAME", help="names or patterns")
     parser.add_argument(
         "--held-out", nargs="+", default=[], metavar="NAME", help="models to check on, but not to fit to"
     )
     parser.add_argument("--cache", type=Path, required=True, help="JSON file that keeps the measurements")
     parser.add_argument(
-        "--batch", nargs="*", type=int, default=[8], help="fixed sizes to measure too (default: 8)"
+        "--batch",
+        nargs="+",
+        type=int,
+        default=[],
+        help="batch sizes to measure files of that size alone at, too",
     )
     parser.add_argument("--write", action="store_true", help=f"store the rates in {cost.RATES.name}")
     args = parser.parse_args(words)
@@ -106,8 +112,8 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         raise ZooError("fitting needs the package scipy; pip install '.[benchmark]'.")
     if wrong := [batch for batch in args.batch if batch < 1]:
         raise ZooError(f"{wrong[0]} is not a batch size; give whole numbers from 1.")
-    args.fitted, args.held_out = names(args.fitted), names(args.held_out) if args.held_out else []
-    if both := [name for name in args.held_out if name in args.fitted]:
+    args.models, args.held_out = names(args.models), names(args.held_out) if args.held_out else []
+    if both := [name for name in args.held_out if name in args.models]:
         raise ZooError(f"{both[0]} is both fitted to and held out; give it once.")
     return args
 

@@ -56,7 +56,7 @@ class Site:
         """Return ``layer`` between static convolutions of few channels outside.
 
         A runtime may keep maps in a layout of its own between convolutions. By itself a layer would have to
-        give its map back in the layout of a network's outputs, which lowerings pay for unlike.
+        give its map back in the layout of a network's outputs, which costs some lowerings more than others.
 
         Args:
             layer: this site's in one of its lowerings.
@@ -80,7 +80,7 @@ def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Si
 
     def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         channels, height, width = inputs[0].shape[1:]
-        sizes[layer] = (channels, height, width)
+        sizes.setdefault(layer, (channels, height, width))  # of a layer that runs twice the first
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     copied(replace(options, batch=1).example())

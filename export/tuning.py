@@ -29,6 +29,7 @@ from export.benchmark.measure import calls_per_turn, interleave
 from export.parity import prepared
 from export.sites import Site, batches, candidates, sites
 from zoo.cli import atomic_path
+from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, fold
 from zoo.machine import cpu_model, usable_cores
 
@@ -39,6 +40,9 @@ Seconds = dict[str, dict[str, float]]
 
 Choice = dict[str, str]
 """The lowering by the name of the layer."""
+
+_Set = tuple[dict[str, Any], dict[str, Seconds]]
+"""What measurements were made by and with, and their times by what was measured."""
 
 
 def tune(
@@ -65,7 +69,7 @@ def tune(
         The name of the lowering by the name of the layer, as :func:`zoo.layers.set_lowering` takes it.
 
     Raises:
-        ZooError: the cache cannot be written.
+        ZooError: the cache cannot be read or written.
     """
     record = _Record(runtime, options, cache, say, threads)
     found = [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
@@ -112,10 +116,13 @@ def measured(
         model: any module; it is left as it is.
         options: with the input size filled in.
         cache: JSON file to read earlier measurements of the same runtime and machine from, and to leave all
-            of them in, beside those of others; None keeps none.
+            of them in, beside those of other machines, threads and versions; None keeps none.
         say: takes a line of progress.
         threads: that an operator may use; None leaves it to the library. What a cache holds for another
             number is not used.
+
+    Raises:
+        ZooError: the cache cannot be read or written.
     """
     record = _Record(runtime, options, cache, say, threads)
     return [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
@@ -163,9 +170,7 @@ class _Record:
             "opset": options.opset,
             "layout": runtime.layout(options) or "the format's own",
         }
-        self.known: dict[str, Seconds] = {}
-        if cache is not None:
-            self.known = next((each for by, each in _read(cache) if by == self.made_by), {})
+        self.known = {} if cache is None else self._split(_read(cache))[0]
 
     def times(
         self, what: str, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions
@@ -182,9 +187,16 @@ class _Record:
             self.known[key] = self._measure(modules, options)
             self.say(f"tuned {key}: {_table(self.known[key])}")
             if self.cache is not None:
-                others = [(by, seconds) for by, seconds in _read(self.cache) if by != self.made_by]
+                # Others may have written meanwhile; there is no lock, but this takes milliseconds.
+                own, others = self._split(_read(self.cache))
+                self.known = {**own, **self.known}
                 _write(self.cache, [*others, (self.made_by, self.known)])
         return self.known[key]
+
+    def _split(self, sets: Sequence[_Set]) -> tuple[dict[str, Seconds], list[_Set]]:
+        """Return the times that were made as this record makes them, and the other sets."""
+        own = [seconds for made_by, seconds in sets if made_by == self.made_by]
+        return own[0] if own else {}, [each for each in sets if each[0] != self.made_by]
 
     def _measure(self, modules: Mapping[str, Callable[[], nn.Module]], options: ExportOptions) -> Seconds:
         before = torch.get_num_threads()
@@ -227,23 +239,35 @@ def _table(times: Seconds) -> str:
     return ", ".join(f"{name} {1e3 * mean(times[name]):.3g} ms" for name in ranked(times))
 
 
-def _write(cache: Path, found: Sequence[tuple[dict[str, Any], dict[str, Seconds]]]) -> None:
-    sets = [{"made_by": by, "seconds": seconds} for by, seconds in found]
+def _write(cache: Path, sets: Sequence[_Set]) -> None:
+    stored = [{"made_by": made_by, "seconds": seconds} for made_by, seconds in sets]
     with atomic_path(cache) as path:
-        path.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(cache: Path) -> list[tuple[dict[str, Any], dict[str, Seconds]]]:
-    """Return the measurements in ``cache`` with what made them; none if they cannot be read."""
+def _read(cache: Path) -> list[_Set]:
+    """Return the sets of measurements in ``cache``, those left out that cannot be understood."""
     try:
-        found = [(each["made_by"], each["seconds"]) for each in json.loads(cache.read_text("utf-8"))]
-        whole = all(
-            isinstance(seconds, float)
-            for _, by_name in found
-            for times in by_name.values()
-            for by in times.values()
-            for seconds in by.values()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = json.loads(cache.read_text("utf-8"))
+    except FileNotFoundError:
         return []
-    return found if whole else []
+    except OSError as error:
+        raise ZooError(f"cannot read {cache}: {error.strerror}; give another file.") from None
+    except ValueError:
+        return []  # it was damaged
+    sets = [_whole(each) for each in stored] if isinstance(stored, list) else []
+    return [each for each in sets if each is not None]
+
+
+def _whole(stored: Any) -> _Set | None:
+    try:
+        numbers = [
+            seconds
+            for by_name in stored["seconds"].values()
+            for by_batch in by_name.values()
+            for seconds in by_batch.values()
+        ]
+        found = stored["made_by"], stored["seconds"]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return found if all(isinstance(each, float) for each in numbers) else None

@@ -16,6 +16,7 @@ from export.openvino import OpenVino
 from export.sites import candidates, sites
 from export.torchscript import TorchScript
 from zoo.cli import run
+from zoo.errors import ZooError
 from zoo.layers import ConvexConv2d, DotProductConv2d, KernelWeightedConv2d, dynamic_layers, set_lowering
 
 SIZE = (3, 8, 8)
@@ -74,12 +75,44 @@ def test_measurements_are_kept_for_the_same_machine_alone(model, measured, unwri
     kept, own = json.loads(cache.read_text())
     assert kept == stored, "those of the other machine are not lost"
     assert own["seconds"] == stored["seconds"]
-    for count, damage in enumerate(
-        ("half a fi", '{"seconds": []}', "[[]]", json.dumps([{**own, "seconds": []}])), 3
-    ):
+    damaged = ["half a fi", '{"seconds": []}', "[[]]", json.dumps([{**own, "seconds": []}, kept])]
+    for count, damage in enumerate(damaged, 3):
         cache.write_text(damage)
         tuning.tune(OnnxRuntime(), model, options, cache)
         assert len(measured) == 3 * count
+    assert json.loads(cache.read_text()) == [kept, own], "one that is damaged takes no other with it"
+
+
+def test_measurements_that_others_write_meanwhile_are_not_lost(measured, unwritten, stir, tmp_path):
+    cache, options = tmp_path / "times.json", ExportOptions(input_size=SIZE)
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), KernelWeightedConv2d(4, 4, 3)))
+
+    def say(line):
+        stored = json.loads(cache.read_text()) if cache.exists() else []
+        for each in stored:
+            each["seconds"]["of another process"] = {"rows": {"1": 0.5}}
+        cache.write_text(json.dumps(stored))
+
+    tuning.measured(OnnxRuntime(), model, options, cache, say)
+    tuning.measured(OnnxRuntime(), model, replace(options, batch=2), cache, say)
+    (stored,) = json.loads(cache.read_text())
+    assert len(stored["seconds"]) == 5
+    assert stored["seconds"]["of another process"] == {"rows": {"1": 0.5}}
+
+
+def test_a_cache_that_cannot_be_read_is_left_alone(model, tmp_path):
+    with pytest.raises(ZooError, match=r"cannot read .*: Is a directory; give another file\."):
+        tuning.measured(OnnxRuntime(), model, ExportOptions(input_size=SIZE), tmp_path)
+
+
+def test_runtimes_share_a_cache(stir, measured, unwritten, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "versions", lambda runtime: {"torch": "1"})
+    cache, options = tmp_path / "times.json", ExportOptions(input_size=SIZE, layout="plain")
+    model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3)))
+    for runtime, count in ((OnnxRuntime(), 1), (TorchScript(), 2), (OnnxRuntime(), 2)):
+        tuning.measured(runtime, model, options, cache)
+        assert len(measured) == count
+    assert [each["made_by"]["runtime"] for each in json.loads(cache.read_text())] == ["onnx", "torchscript"]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +171,12 @@ def test_measurements_with_other_threads_are_made_anew(stir, measured, tmp_path)
     model = stir(nn.Sequential(KernelWeightedConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     path, options = tmp_path / "model.pt", ExportOptions(lowering="tune", input_size=SIZE)
     # The layer, and the network by its rule.
+    asked = [1, 2, "the library's own choice"]
     for threads, count in ((1, 2), (1, 2), (2, 4), (None, 6), (1, 6)):
         _flow.export(TorchScript(), model, path, options, threads=threads)
         assert len(measured) == count
-        made_by = [each["made_by"] for each in json.loads(_flow.tuning_path(path).read_text())]
-        assert (threads or "the library's own choice") in [each["threads"] for each in made_by]
+        sets = json.loads(_flow.tuning_path(path).read_text())
+        assert [each["made_by"]["threads"] for each in sets] == asked[: count // 2]
 
 
 def test_measurements_of_another_layout_are_made_anew(stir, measured, unwritten, tmp_path):
@@ -273,6 +307,22 @@ def test_a_layer_is_measured_between_convolutions(stir, monkeypatch):
     tuning.measured(OnnxRuntime(), model, options)
     around = (nn.Conv2d, nn.ReLU, KernelWeightedConv2d, nn.ReLU, nn.Conv2d)
     assert exported == [((16, 10, 10), *around)] * len(candidates(site.layer, None))
+
+
+class Twice(nn.Module):
+    """A layer that runs on two sizes of maps, the second a single pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.pixel = KernelWeightedConv2d(3, 3, 1), KernelWeightedConv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.pixel(self.shared(self.shared(x).mean((2, 3), keepdim=True)))
+
+
+def test_a_layer_that_runs_twice_is_a_site_of_its_first_size():
+    found = sites(Twice(), ExportOptions(input_size=SIZE), OnnxRuntime())
+    assert {site.name: site.size for site in found} == {"shared": (3, 8, 8), "pixel": (3, 1, 1)}
 
 
 def test_layers_settle_for_the_runtime_that_they_are_chosen_for():

@@ -3,8 +3,8 @@
 Every round takes one step of the static twin and one of each way to train a model, so that a machine that
 slows down slows all of them; the figure is the median over rounds of the ratio within a round. A compiled
 model is compared with its compiled twin, and one in NCHW with the twin in NHWC, as static networks are faster
-so on CPUs. Images lie in memory as ``python -m zoo.train`` has them; ``--layouts`` measures the other way as
-well. What is measured is in the file after every model.
+so on CPUs. Images lie in memory as ``python -m zoo.train`` has them; ``--layouts`` measures lowering auto the
+other way as well. What is measured is in the file after every model.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, metavar="N", help="default: 5")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
-    # --nchw is what files that were measured earlier call it.
+    # --nchw stands in the commands of some files in benchmarks/training.
     add("--layouts", "--nchw", action="store_true", help="measure NHWC and NCHW, for lowering auto")
     add(
         "--shared",
