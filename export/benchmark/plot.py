@@ -20,10 +20,22 @@ _MARKERS = "ov^DPX*"
 _MOST_COLUMNS = 3
 _MARGIN = 1.5
 """By how much the axis of latency reaches beyond the first and the last point, as a factor."""
-_ABOVE_FIRST, _BELOW_FIRST = (8, -16, 19, -27), (-16, 8, -27, 19)
-"""How far above a point its note stands, in points; where that place is taken, the next."""
+_LEAST_HEIGHT = 2.0
+"""Points of top-1 that the axis of accuracy shows at least: tenths are within the noise of the images."""
+_WIDTH, _HEIGHT = 280.0, 220.0
+"""About how large a panel is, in points."""
+_LETTER, _LINE, _MARK = 4.6, 8.0, 9.0
+"""The width of a letter, the height of a line and the side of a marker, in points."""
+Place = tuple[int, int, str]
+"""How far right of and above a point its note stands, in points, and which of its ends is there."""
+
+_ABOVE, _BELOW = (0, 8, "center"), (0, -16, "center")
+_ELSEWHERE = ((9, -3, "left"), (-9, -3, "right"), (0, 19, "center"), (0, -27, "center"))
 
 Panel = tuple[str, list[Row]]
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in points."""
 
 
 def obstacle(table: Sequence[Row] | None = None) -> str | None:
@@ -72,14 +84,16 @@ def draw(table: Sequence[Row], path: Path, source: str = "") -> None:
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
     handles: dict[str, Any] = {}
+    bottom, top = _heights([row for _, points in shown for row in points])
     for axes, (title, points) in zip(grid, shown, strict=False):
-        _panel(axes, title, points, handles)
+        _panel(axes, title, points, handles, top - bottom)
+    grid[0].set_ylim(bottom, top)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4 * columns, fontsize=8)
     figure.savefig(path, dpi=150, format="png", metadata={"Source": source})
 
 
-def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) -> None:
-    """Draw the points of one panel; ``handles`` collects the legend's entries.
+def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any], height: float) -> None:
+    """Draw the points of one panel of so many points of top-1; ``handles`` collects the legend's entries.
 
     Dynamic models carry their tax and are joined to their static twin, which carries the backbone's name.
     """
@@ -87,9 +101,12 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
 
     at = _positions(points)
     lowest, highest = (pick(x for x, _ in at.values()) for pick in (min, max))
-    wide = 0.1 * math.log(highest / lowest * _MARGIN**2)
-    near = 0.05 * (max(y for _, y in at.values()) - min(y for _, y in at.values()) or 1)
-    written: list[tuple[float, float, int]] = []  # where notes stand: their points, and how far from them
+    wide = math.log(highest / lowest * _MARGIN**2)
+
+    def spot(x: float, y: float) -> tuple[float, float]:
+        return math.log(x / lowest) / wide * _WIDTH, y / height * _HEIGHT
+
+    taken = [_mark_box(*spot(x, y)) for x, y in at.values()]
     for row in points:
         candidate = row.result.candidate
         x, y = at[candidate]
@@ -103,20 +120,20 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
         backbone, _, kind = candidate.label.rpartition(f"_{family_of(candidate.model)}")
         handles.setdefault(family_of(candidate.model) + kind, point)
         note = f"{row.tax.value:.2f}x" if row.tax else backbone
-        twin_x, twin_y = at.get(candidate.twin, (x, y))
-        # Above a point that is right below its twin stands the twin.
-        under = 0 < twin_y - y < 2 * near and abs(math.log(x / twin_x)) < wide
-        places = _BELOW_FIRST if under or candidate.lowering != "auto" else _ABOVE_FIRST
-        away = _free(places, (x, y), written, wide, near)
-        written.append((x, y, away))
+        first = (_ABOVE, _BELOW) if candidate.lowering == "auto" else (_BELOW, _ABOVE)
+        boxes = {place: _note_box(*spot(x, y), len(note), place) for place in (*first, *_ELSEWHERE)}
+        place = min(boxes, key=lambda each: sum(_meet(boxes[each], other) for other in taken))
+        taken.append(boxes[place])
+        right, above, align = place
         axes.annotate(
             note,
             (x, y),
-            xytext=(0, away),
+            xytext=(right, above),
             textcoords="offset points",
-            ha="center",
+            ha=align,
             fontsize=8,
-            zorder=3,
+            zorder=1.5,  # before the lines, behind the points
+            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
         )
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("latency of a call, ms: the twin's p50 times the tax")
@@ -127,30 +144,32 @@ def _panel(axes: Any, title: str, points: list[Row], handles: dict[str, Any]) ->
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_tick_params(labelleft=True)
-    axes.margins(y=0.15)
     axes.grid(alpha=0.3, which="both")
 
 
-def _free(
-    places: Sequence[int],
-    point: tuple[float, float],
-    written: Sequence[tuple[float, float, int]],
-    wide: float,
-    near: float,
-) -> int:
-    """Return the first place that no neighbour's note has: they must not write over each other.
+def _mark_box(x: float, y: float) -> Box:
+    return x - _MARK / 2, y - _MARK / 2, x + _MARK / 2, y + _MARK / 2
 
-    Args:
-        places: how far above its point a note may stand, the best first, which is also the last resort.
-        point: where the note belongs.
-        written: the other notes' points and places.
-        wide, near: how far from each other neighbours are at most, as the logarithm of the ratio of their
-            latencies and as a difference of accuracies.
-    """
-    x, y = point
-    beside = (each for each in written if abs(math.log(x / each[0])) < wide and abs(y - each[1]) < near)
-    taken = {away for _, _, away in beside}
-    return next((place for place in places if place not in taken), places[0])
+
+def _note_box(x: float, y: float, letters: int, place: Place) -> Box:
+    """Return what a note of so many letters covers in a place beside a point."""
+    width = _LETTER * letters
+    right, above, align = place
+    left = x + right - width * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+    return left, y + above, left + width, y + above + _LINE
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _heights(rows: Sequence[Row]) -> tuple[float, float]:
+    """Return the ends of the axis of accuracy, in percent."""
+    shown = [row.result.top1 for row in rows if row.result.top1 is not None]
+    least, most = min(shown), max(shown)
+    half = max(0.65 * (most - least), _LEAST_HEIGHT / 2)
+    middle = (least + most) / 2
+    return middle - half, middle + half
 
 
 def _positions(points: list[Row]) -> dict[Candidate, tuple[float, float]]:

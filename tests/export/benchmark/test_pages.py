@@ -56,6 +56,14 @@ def test_the_picture_is_drawn_and_names_its_source(make_run, tmp_path):
     assert b"the source" in path.read_bytes()
 
 
+@pytest.mark.parametrize(("accuracies", "ends"), [((86.1, 86.7), (85.4, 87.4)), ((60.0, 90.0), (55.5, 94.5))])
+def test_accuracies_that_hardly_differ_do_not_look_far_apart(accuracies, ends, make_run):
+    table = render.rows(make_run({KW: 1.5}))
+    for row, top1 in zip(table, accuracies, strict=True):
+        object.__setattr__(row.result, "top1", top1)
+    assert plot._heights(table) == pytest.approx(ends)
+
+
 def test_without_accuracy_there_is_no_picture(make_run, tmp_path):
     run = make_run({KW: 1.5})
     for result in run.results:
@@ -66,12 +74,29 @@ def test_without_accuracy_there_is_no_picture(make_run, tmp_path):
         plot.draw(render.rows(run), tmp_path / "picture.png")
 
 
-def test_notes_of_neighbours_stand_apart():
-    written = [(10.0, 80.0, 8), (10.5, 80.1, -16), (30.0, 80.0, 19), (10.0, 60.0, 19)]
-    places = (8, -16, 19)
-    assert plot._free(places, (10.2, 80.0), written, wide=0.2, near=1) == 19
-    assert plot._free(places, (10.2, 80.0), written, wide=0.01, near=1) == 8
-    assert plot._free(places, (10.2, 80.0), [*written, (10.2, 80.0, 19)], wide=0.2, near=1) == 8
+ABOVE, BELOW, RIGHT = (0, 8), (0, -16), (9, -3)
+
+
+@pytest.mark.parametrize(
+    ("tax", "top1s", "places"),
+    [
+        (2.0, [86.7, 86.7], [ABOVE, ABOVE]),
+        (1.02, [86.7, 86.7], [ABOVE, BELOW]),
+        (1.02, [86.7, 86.55], [ABOVE, BELOW]),
+        (1.02, [86.7, 86.0], [ABOVE, ABOVE]),
+        (1.02, [86.7, 86.82], [BELOW, ABOVE]),
+        (1.02, [86.7, 86.58, 86.82], [RIGHT, BELOW, ABOVE]),
+    ],
+    ids=["far to the right", "level", "just below", "far below", "just above", "below and above"],
+)
+def test_notes_of_neighbours_stand_apart(tax, top1s, places, make_run):
+    figure = pytest.importorskip("matplotlib.figure")
+    table = render.rows(make_run(dict.fromkeys([KW, SE][: len(top1s) - 1], tax)))
+    for row, accuracy in zip(table, top1s, strict=True):
+        object.__setattr__(row.result, "top1", accuracy)
+    axes = figure.Figure().add_subplot()
+    plot._panel(axes, "", table, {}, 2.0)
+    assert [text.xyann for text in axes.texts] == places
 
 
 @pytest.fixture
