@@ -270,9 +270,9 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
         that takes one step.
     """
     device = _device()
-    candidates = list(dict.fromkeys(map(_laid_out, candidates)))
+    candidates = [_laid_out(each) for each in candidates]
     twins = {each: _twin(each) for each in candidates}
-    steps = {each: Step(each, device) for each in (*twins.values(), *candidates)}
+    steps = {each: Step(each, device) for each in dict.fromkeys((*twins.values(), *candidates))}
     taken: dict[Candidate, list[float]] = {each: [] for each in steps}
     with searched_convolutions():
         for number in range(rounds + 1):
