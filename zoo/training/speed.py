@@ -148,8 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, metavar="N", help="default: 5")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--compile", action="store_true", help="measure torch.compile too, for lowering auto")
-    # --nchw stands in the commands of some files in benchmarks/training.
-    add("--layouts", "--nchw", action="store_true", help="measure NHWC and NCHW, for lowering auto")
+    add("--layouts", action="store_true", help="measure NHWC and NCHW, for lowering auto")
     add(
         "--shared",
         type=int,
