@@ -20,7 +20,7 @@ def test_the_ratio_is_that_of_the_same_round(monkeypatch):
     """A machine that slows down tenfold slows both; a step of the model takes twice its twin's."""
 
     class Step:
-        def __init__(self, candidate, device):
+        def __init__(self, candidate, device, network):
             self.factor = 1 if candidate.model.endswith("_static") else 2
             self.pace = iter([9.0, 1.0, 10.0, 1.0])
 
@@ -38,7 +38,7 @@ def test_the_ratio_is_that_of_the_same_round(monkeypatch):
 
 def test_a_compiled_model_is_held_against_its_compiled_twin(monkeypatch):
     class Step:
-        def __init__(self, candidate, device):
+        def __init__(self, candidate, device, network):
             work = 1 if candidate.model.endswith("_static") else 2
             self.seconds = work if candidate.compiled else 4 * work
 
@@ -123,7 +123,7 @@ def test_the_record_holds_every_way(tmp_path, capsys):
 def test_a_step_computes_in_the_precision_asked_for(amp):
     step = speed.Step(Candidate("resnet10_static", batch=2, side=8, amp=amp), torch.device("cpu"))
     seen = []
-    step.model.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    step.network.model.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     step()
     assert seen == [torch.bfloat16 if amp == "bf16" else torch.float32]
 
@@ -151,7 +151,7 @@ def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monk
     for candidate, strides in ((nchw, (3072, 1024, 32, 1)), (nhwc, (3072, 1, 96, 3))):
         step = speed.Step(candidate, torch.device("cpu"))
         assert step.images.stride() == strides
-        assert step.model.conv_stem.weight.is_contiguous() == (not candidate.channels_last)
+        assert step.network.model.conv_stem.weight.is_contiguous() == (not candidate.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monk
 )
 def test_images_lie_in_memory_as_they_are_trained(model, words, ways, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(speed, "Step", lambda candidate, device: lambda: 1.0)
+    monkeypatch.setattr(speed, "Step", lambda *args: lambda: 1.0)
     monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
     seen = []
     monkeypatch.setattr(speed, "table", lambda rows: seen.extend(rows) or "")
@@ -191,8 +191,32 @@ def test_images_share_kernels_in_a_step(tmp_path, monkeypatch):
         ("resnet10_kw", "auto, NHWC, shared by 2"),
         ("resnet10_kw", "auto, NHWC, shared by 4"),
     ]
-    step = speed.Step(Candidate("resnet10_kw", batch=4, side=8, shared=2), torch.device("cpu"))
-    assert {layer.shared_images for layer in dynamic_layers(step.model)} == {2}
+
+
+def test_ways_to_train_take_turns_with_one_network(monkeypatch):
+    """Copies of a large network would fill the memory; each way still trains in its own."""
+    monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
+    made, seen, step = [], [], speed.Step.__call__
+
+    class Network(speed.Network):
+        def __init__(self, candidate, device):
+            super().__init__(candidate, device)
+            made.append((candidate.model, candidate.channels_last))
+
+    def watched(self):
+        seconds = step(self)
+        layers = dynamic_layers(self.network.model)
+        seen.append({(layer.lowering, layer.shared_images) for layer in layers})
+        return seconds
+
+    monkeypatch.setattr(speed, "Network", Network)
+    monkeypatch.setattr(speed.Step, "__call__", watched)
+    fgk = Candidate("resnet10_fgk", "scaled", batch=4, side=8)
+    ways = [fgk, replace(fgk, lowering="unfold"), replace(fgk, shared=2), replace(fgk, channels_last=False)]
+    speed.measure(ways, rounds=1)
+    assert made == [("resnet10_static", True), ("resnet10_fgk", True), ("resnet10_fgk", False)]
+    one_round = [set(), {("scaled", 1)}, {("unfold", 1)}, {("scaled", 2)}, {("scaled", 1)}]
+    assert seen == 2 * one_round
 
 
 @pytest.mark.slow
@@ -201,8 +225,8 @@ def test_a_step_trains_every_parameter_in_every_way(family):
     for lowering in speed.trainable(f"resnet10_{family}"):
         step = speed.Step(Candidate(f"resnet10_{family}", lowering, batch=2, side=8), torch.device("cpu"))
         assert step() > 0
-        assert [name for name, one in step.model.named_parameters() if one.grad is None] == []
-        layers = dynamic_layers(step.model)
+        assert [name for name, one in step.network.model.named_parameters() if one.grad is None] == []
+        layers = dynamic_layers(step.network.model)
         assert lowering == "auto" or {layer.lowering for layer in layers} == {lowering}
 
 

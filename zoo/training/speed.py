@@ -72,43 +72,59 @@ class Candidate:
     shared: int = 1
 
 
+class Network:
+    """A model and its optimizer, for several ways to train it: a copy for each would fill the memory.
+
+    Args:
+        candidate: one of the ways.
+        device: where.
+    """
+
+    def __init__(self, candidate: Candidate, device: torch.device):
+        torch.manual_seed(0)
+        model = zoo.create_model(candidate.model).train().to(device)
+        set_training_lowering(model, candidate.lowering)
+        self.layout = memory_format(candidate.channels_last, model, device)
+        self.model = model.to(memory_format=self.layout)
+        self.optimizer = make_optimizer(Recipe(candidate.model), self.model)
+        self.run: Any = compiled(self.model) if candidate.compiled else self.model
+
+
 class Step:
     """A step of training on made-up images: forward, backward and update.
 
     Args:
         candidate: what to train.
         device: where.
+        network: of the candidate's model, memory format and compilation; one of its own by default.
 
     Raises:
         ZooError: when called, where torch.compile cannot compile the model.
     """
 
-    def __init__(self, candidate: Candidate, device: torch.device):
+    def __init__(self, candidate: Candidate, device: torch.device, network: Network | None = None):
         self.candidate = candidate
-        torch.manual_seed(0)
-        recipe = Recipe(candidate.model, lowering=candidate.lowering)
-        model = zoo.create_model(candidate.model).train().to(device)
-        set_training_lowering(model, candidate.lowering)
-        share_context(model, candidate.shared)
-        layout = memory_format(candidate.channels_last, model, device)
-        self.model = model.to(memory_format=layout)
-        self.optimizer = make_optimizer(recipe, self.model)
-        shape = candidate.batch, 3, candidate.side, candidate.side
-        self.images = torch.randn(shape, device=device).contiguous(memory_format=layout)
-        self.labels = torch.randint(10, (candidate.batch,), device=device)
+        self.network = network or Network(candidate, device)
         self.device = device
-        self.run: Any = compiled(self.model) if candidate.compiled else self.model
+        random = torch.Generator().manual_seed(0)
+        shape = candidate.batch, 3, candidate.side, candidate.side
+        images = torch.randn(shape, generator=random).to(device)
+        self.images = images.contiguous(memory_format=self.network.layout)
+        self.labels = torch.randint(10, (candidate.batch,), generator=random).to(device)
 
     def __call__(self) -> float:
         """Take the step and return the seconds it took."""
+        network = self.network
+        set_training_lowering(network.model, self.candidate.lowering)
+        share_context(network.model, self.candidate.shared)
         began = time.perf_counter()
         with explained(self.candidate.model):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.candidate.amp == "bf16"):
-                logits = self.run(self.images)
+                logits = network.run(self.images)
             loss = F.cross_entropy(logits.float(), self.labels)
-            self.optimizer.zero_grad()
+            network.optimizer.zero_grad()
             loss.backward()
-        self.optimizer.step()
+        network.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -271,7 +287,13 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
     device = _device()
     candidates = [_laid_out(each) for each in candidates]
     twins = {each: _twin(each) for each in candidates}
-    steps = {each: Step(each, device) for each in dict.fromkeys((*twins.values(), *candidates))}
+    networks: dict[tuple[object, ...], Network] = {}
+    steps: dict[Candidate, Step] = {}
+    for each in dict.fromkeys((*twins.values(), *candidates)):
+        kind = each.model, each.channels_last, each.compiled
+        if kind not in networks:
+            networks[kind] = Network(each, device)
+        steps[each] = Step(each, device, networks[kind])
     taken: dict[Candidate, list[float]] = {each: [] for each in steps}
     with searched_convolutions():
         for number in range(rounds + 1):
@@ -280,6 +302,7 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
                 if number:
                     taken[each].append(seconds)
     steps.clear()  # before others need the memory
+    networks.clear()
     if any(each.compiled for each in taken):
         torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without
     rows: list[dict[str, Any]] = []
