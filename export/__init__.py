@@ -1,8 +1,8 @@
 """Certified deployment artifacts of dynamic-kernel networks.
 
-``python -m export.onnx --model resnet18_kw``, and ``export.torchscript`` and ``export.openvino`` alike, write
-a file and hold it against the eager model before it gets its name; ``python -m export`` says what this
-machine can run. From Python::
+``python -m export.onnx --model resnet18_kw``, and ``export.torchscript``, ``export.pt2`` and
+``export.openvino`` alike, write a file and hold it against the eager model before it gets its name;
+``python -m export`` says what this machine can run. From Python::
 
     import export.onnx
     certificate = export.onnx.export("resnet18_kw", "resnet18_kw.onnx")

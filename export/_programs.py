@@ -1,4 +1,4 @@
-"""Programs captured by torch.export, and the PT2 archives that torch keeps them in, compiled or not."""
+"""Programs captured by torch.export, and the PT2 archives that torch keeps them in."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from export.base import ExportOptions, first_line
 from zoo.errors import ZooError
 
 _METADATA = "extra/metadata.json"
+_PROGRAMS = "models/"
 _WRITTEN_BY_TORCH = (".data/", "byteorder")
 
 
@@ -31,15 +32,11 @@ def capture(model: nn.Module, options: ExportOptions) -> torch.export.ExportedPr
     return program
 
 
-def read(path: Path, folder: str) -> bytes:
+def read(path: Path) -> bytes:
     """Return the archive at ``path``.
 
-    Args:
-        path: of the archive.
-        folder: inside the archive, which tells one kind of archive from another.
-
     Raises:
-        ZooError: there is no such archive.
+        ZooError: there is none, or it holds no program.
     """
     from torch.export.pt2_archive import is_pt2_package
 
@@ -49,16 +46,16 @@ def read(path: Path, folder: str) -> bytes:
         raise ZooError(f"cannot load {path}: {error.strerror}.") from error
     if not is_pt2_package(content):  # torch's own loaders print a stack trace before they say so
         raise ZooError(f"cannot load {path}: it is not a PT2 archive.")
-    if not any(name.startswith(folder) for name in _reader(content).get_file_names()):
-        raise ZooError(f"cannot load {path}: it is a PT2 archive of another kind, without {folder}.")
+    if not any(name.startswith(_PROGRAMS) for name in _reader(content).get_file_names()):
+        raise ZooError(f"cannot load {path}: it is a PT2 archive without a program.")
     return content
 
 
-def annotate(path: Path, folder: str, metadata: dict[str, str]) -> None:
+def annotate(path: Path, metadata: dict[str, str]) -> None:
     """Store ``metadata`` in the archive at ``path``; all else stays as it is, byte for byte."""
     from torch.export.pt2_archive import PT2ArchiveWriter
 
-    reader = _reader(read(path, folder))
+    reader = _reader(read(path))
     content = io.BytesIO()  # by way of memory: on a full disk torch's own writer aborts the process
     with PT2ArchiveWriter(content) as writer:
         for name in reader.get_file_names():
@@ -68,9 +65,9 @@ def annotate(path: Path, folder: str, metadata: dict[str, str]) -> None:
     path.write_bytes(content.getvalue())
 
 
-def metadata(path: Path, folder: str) -> dict[str, str]:
+def metadata(path: Path) -> dict[str, str]:
     """Return what :func:`annotate` stored."""
-    reader = _reader(read(path, folder))
+    reader = _reader(read(path))
     return json.loads(reader.read_string(_METADATA)) if _METADATA in reader.get_file_names() else {}
 
 

@@ -51,6 +51,7 @@ _MOST_VALUES = 2**24
 RUNTIMES = {
     "onnx": "export.onnx:OnnxRuntime",
     "torchscript": "export.torchscript:TorchScript",
+    "pt2": "export.pt2:TorchExport",
     "openvino": "export.openvino:OpenVino",
 }
 """Name of each format, and the class that exports and runs it."""

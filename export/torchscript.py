@@ -10,37 +10,28 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from export import _cli, _flow, _script_sizes
-from export.base import FP32, ExportOptions, Predict, Runtime, first_line
+from export._torch import TorchRuntime, no_tf32
+from export.base import FP32, ExportOptions, first_line
 from export.certificate import Certificate
-from export.parity import to_tensor
 from zoo.cli import run
 from zoo.errors import ZooError
 
 _METADATA = "metadata.json"
 
 
-class TorchScript(Runtime):
+class TorchScript(TorchRuntime):
     """Traced and frozen TorchScript, run by torch."""
 
     name: ClassVar[str] = "torchscript"
     title: ClassVar[str] = "TorchScript"
     suffix: ClassVar[str] = ".pt"
-    packages: ClassVar[tuple[str, ...]] = ("torch",)
-
-    def available(self, provider: str = "cpu") -> str | None:
-        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
-        if provider not in self.providers:
-            return f"TorchScript has no provider {provider!r}; it has {' and '.join(self.providers)}"
-        if provider == "cuda" and not torch.cuda.is_available():
-            return "torch finds no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
-        return None
 
     def export(self, model: nn.Module, path: Path, options: ExportOptions) -> None:
         """Trace ``model`` and write it frozen to ``path``.
@@ -59,28 +50,17 @@ class TorchScript(Runtime):
 
     def annotate(self, path: Path, metadata: dict[str, str]) -> None:
         """Store ``metadata`` as the extra file ``metadata.json``."""
-        _save(load_module(path), path, {_METADATA: json.dumps(metadata)})
+        _save(_load(path), path, {_METADATA: json.dumps(metadata)})
 
     def metadata(self, path: Path) -> dict[str, str]:
         """Return what :meth:`annotate` stored."""
         files = {_METADATA: ""}
-        load_module(path, files=files)
+        _load(path, files=files)
         return json.loads(files[_METADATA]) if files[_METADATA] else {}
 
-    def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
-        """Return the artifact as a function of arrays; ``threads`` holds for torch in the whole process."""
-        if reason := self.available(provider):
-            raise ZooError(f"cannot run {path} on {provider}: {reason}.")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        module = load_module(path, provider)
-
-        @torch.inference_mode()
-        def predict(images: np.ndarray) -> np.ndarray:
-            with no_tf32() if provider == "cuda" else contextlib.nullcontext():
-                return module(to_tensor(images).to(provider)).cpu().numpy()
-
-        return predict
+    def module(self, path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
+        """Return the frozen module at ``path`` on ``device``."""
+        return _load(path, device)
 
 
 def export(
@@ -103,9 +83,7 @@ def export(
     return _flow.export(TorchScript(), model, path, options, images, class_names, metadata)
 
 
-def load_module(
-    path: Path, device: str = "cpu", files: dict[str, str] | None = None
-) -> torch.jit.ScriptModule:
+def _load(path: Path, device: str = "cpu", files: dict[str, str] | None = None) -> torch.jit.ScriptModule:
     try:
         with _quiet():
             return torch.jit.load(str(path), map_location=device, _extra_files=files)
@@ -127,19 +105,6 @@ def _save(module: torch.jit.ScriptModule, path: Path, files: dict[str, str] | No
     with _quiet():
         torch.jit.save(module, content, _extra_files=files)
     path.write_bytes(content.getvalue())
-
-
-@contextlib.contextmanager
-def no_tf32() -> Iterator[None]:
-    """Have CUDA compute fp32 in fp32, convolutions and matrix products alike; other code keeps its choice."""
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    products = torch.backends.cuda.matmul
-    before = convolutions.fp32_precision, products.fp32_precision
-    convolutions.fp32_precision = products.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision, products.fp32_precision = before
 
 
 @contextlib.contextmanager

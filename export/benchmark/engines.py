@@ -1,16 +1,16 @@
 """The ways to run a model, one row of ``ENGINES`` each: as it is, compiled, or exported to a format."""
 
 from export.benchmark.engine import Engine
-from export.benchmark.formats import Onnx, Script
+from export.benchmark.formats import Onnx, Program, Script
+from export.benchmark.inductor import AotInductor
 from export.benchmark.networks import Compiled, Eager
 from export.benchmark.openvino import OpenVinoEngine
-from export.benchmark.programs import AotInductor, TorchExport
 
 ENGINES: dict[str, Engine] = {
     "eager": Eager(),
     "compile": Compiled(),
     "torchscript": Script(),
-    "pt2": TorchExport(),
+    "pt2": Program(),
     "aoti": AotInductor(),
     "onnx": Onnx(),
     "openvino": OpenVinoEngine(),

@@ -6,12 +6,14 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
+from export._torch import TorchRuntime
 from export.base import ExportOptions, Runtime
 from export.benchmark import sessions
 from export.benchmark.engine import Bind, Bound, FileEngine, Setting
 from export.benchmark.networks import on_device
 from export.onnx import OnnxRuntime
-from export.torchscript import TorchScript, load_module
+from export.pt2 import TorchExport
+from export.torchscript import TorchScript
 
 
 class Exported(FileEngine):
@@ -55,14 +57,29 @@ class Onnx(Exported):
         return lambda images: sessions.bound(session, images)
 
 
-class Script(Exported):
-    """TorchScript in torch."""
+class InTorch(Exported):
+    """A format that torch runs, in torch."""
 
-    runtime: ClassVar[Runtime] = TorchScript()
+    runtime: ClassVar[TorchRuntime]
+
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return the artifact as a module on the device."""
+        return on_device(self.runtime.module(path, setting.device), setting)
+
+
+class Script(InTorch):
+    """TorchScript."""
+
+    runtime: ClassVar[TorchRuntime] = TorchScript()
     kind: ClassVar[str] = TorchScript.name
     suffix: ClassVar[str] = TorchScript.suffix
     devices: ClassVar[tuple[str, ...]] = TorchScript.providers
 
-    def load(self, path: Path, setting: Setting) -> Bind:
-        """Return the frozen module."""
-        return on_device(load_module(path, setting.device), setting)
+
+class Program(InTorch):
+    """A program of torch.export, run operator by operator."""
+
+    runtime: ClassVar[TorchRuntime] = TorchExport()
+    kind: ClassVar[str] = TorchExport.name
+    suffix: ClassVar[str] = TorchExport.suffix
+    devices: ClassVar[tuple[str, ...]] = TorchExport.providers

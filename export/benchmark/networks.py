@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export._torch import no_device
 from export.base import FP16, first_line
 from export.benchmark.engine import Bind, Bound, Engine, Setting
 from export.half import in_half
@@ -71,13 +72,6 @@ class Compiled(Eager):
                 raise ZooError(f"torch.compile cannot compile the model: {first_line(error)}") from error
 
         return forward
-
-
-def no_device(device: str) -> str | None:
-    """Return None where torch has the device, otherwise the reason why not."""
-    if device == "cpu" or torch.cuda.is_available():
-        return None
-    return "torch finds no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
 
 
 def no_compiler() -> str | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from export._flow import export as certified_export
 from export._inputs import real_images
+from export._torch import no_tf32
 from export._trials import Draws, Trial
 from export.base import FP16, FP32, INT8, TUNE, ExportOptions, Runtime, first_line
 from export.benchmark.engine import Bound, FileEngine, Setting
@@ -21,7 +22,6 @@ from export.benchmark.plan import Candidate
 from export.benchmark.subjects import TIMM, Subjects
 from export.certificate import CertificateError
 from export.parity import measure
-from export.torchscript import no_tf32
 from zoo.errors import ZooError
 
 TOLERANCE = {FP32: 1e-3, FP16: 0.1, "bf16": 0.1, INT8: 0.5}

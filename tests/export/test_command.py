@@ -1,5 +1,6 @@
 """The commands: exit codes, sentences, and what they leave in the folder."""
 
+import importlib
 import io
 import json
 import os
@@ -14,7 +15,6 @@ from safetensors.torch import save_file
 
 import zoo
 from export import onnx as onnx_command
-from export import openvino as openvino_command
 from export import torchscript as torchscript_command
 from export.__main__ import main as doctor
 from export._inputs import real_images
@@ -24,7 +24,6 @@ from zoo.errors import ZooError
 from zoo.pretrained import CIFAR10_CLASSES, file_sha256, publish
 
 MODEL = "resnet10_static"
-COMMANDS = {"onnx": onnx_command, "torchscript": torchscript_command, "openvino": openvino_command}
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +32,13 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [("onnx", ".onnx"), ("torchscript", ".pt"), ("openvino", ".openvino.onnx")]
+    ("name", "suffix"),
+    [("onnx", ".onnx"), ("torchscript", ".pt"), ("pt2", ".pt2"), ("openvino", ".openvino.onnx")],
 )
 def test_the_default_output_is_named_after_the_model(name, suffix, tmp_path, capsys):
     if reason := runtime(name).available():
         pytest.skip(reason)
-    assert run(COMMANDS[name].main, ["--model", MODEL, "--no-pretrained"]) == 0
+    assert run(importlib.import_module(f"export.{name}").main, ["--model", MODEL, "--no-pretrained"]) == 0
     artifact = MODEL + suffix
     assert sorted(file.name for file in tmp_path.iterdir()) == [artifact, f"{artifact}.certificate.json"]
     first, second, *table, last = capsys.readouterr().out.splitlines()

@@ -24,7 +24,7 @@ def is_quick(name: str, format_name: str) -> bool:
     backbone, _ = parts(name)
     if format_name == "onnx":
         return not is_deep(name)
-    return backbone == "resnet10" if reads_onnx(format_name) else backbone in SMALL
+    return backbone in SMALL if format_name == "torchscript" else backbone == "resnet10"
 
 
 def reads_onnx(format_name: str) -> bool:

@@ -1,0 +1,126 @@
+import io
+import operator
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import export.pt2
+from export.base import ExportOptions, runtime
+from export.benchmark.networks import no_compiler
+from export.parity import prepared
+from zoo.errors import ZooError
+from zoo.layers import FAMILIES
+
+SIZE = (3, 12, 10)
+SIZED = ExportOptions(input_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def path(small, tmp_path_factory):
+    """Return a small model's program, certified."""
+    path = tmp_path_factory.mktemp("pt2") / "net.pt2"
+    export.pt2.export(small("kw"), path, input_size=SIZE)
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_program_is_of_torchs_operators_for_any_batch(family, small, tmp_path):
+    runtime("pt2").export(prepared(small(family), "auto"), tmp_path / "net.pt2", SIZED)
+    program = torch.export.load(tmp_path / "net.pt2")
+    called = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    arithmetic = {operator.getitem, operator.add, operator.mul, operator.floordiv}
+    assert {getattr(target, "namespace", "other") for target in called - arithmetic} == {"aten"}
+    (batch,) = program.range_constraints.values()
+    assert (batch.lower <= 1, batch.upper > 2**30) == (True, True)
+
+
+def test_the_file_names_no_source_file(path):
+    with zipfile.ZipFile(path) as archive:
+        assert not [name for name in archive.namelist() if b".py" in archive.read(name)]
+
+
+def test_it_runs_without_this_project(path, tmp_path):
+    """In a process that cannot import it."""
+    images = np.random.default_rng(0).standard_normal((3, *SIZE), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, numpy, torch; sys.modules['zoo'] = sys.modules['export'] = None;"
+        f"model = torch.export.load({str(path)!r}).module();"
+        "images = torch.from_numpy(numpy.load('images.npy'));"
+        "numpy.save('logits.npy', model(images).detach().numpy())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert np.allclose(np.load(tmp_path / "logits.npy"), runtime("pt2").load(path)(images), atol=1e-5)
+
+
+def test_a_note_leaves_the_rest_byte_for_byte(path, tmp_path):
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    runtime("pt2").annotate(copy, {"owner": "us"})
+    assert runtime("pt2").metadata(copy) == {"owner": "us"}
+
+    def parts(path):
+        with zipfile.ZipFile(path) as archive:
+            # the first folder is the archive's name
+            found = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        assert found.pop("extra/metadata.json")
+        return {name: content for name, content in found.items() if not name.startswith(".data/")}
+
+    assert parts(copy) == parts(path)
+
+
+def test_an_archive_of_another_kind_is_one_sentence(tmp_path):
+    from torch.export.pt2_archive import PT2ArchiveWriter
+
+    content = io.BytesIO()
+    with PT2ArchiveWriter(content) as writer:
+        writer.write_string("data/aotinductor/model/note", "a compiled library")
+    (tmp_path / "library.pt2").write_bytes(content.getvalue())
+    with pytest.raises(ZooError, match=r"cannot load \S*library\.pt2: it is a PT2 archive without a program"):
+        runtime("pt2").load(tmp_path / "library.pt2")
+
+
+def test_a_damaged_program_is_one_sentence(path, tmp_path):
+    with zipfile.ZipFile(path) as archive:
+        (model,) = [name for name in archive.namelist() if "/models/" in name]
+        content = archive.read(model)
+    whole, damaged = path.read_bytes(), tmp_path / "damaged.pt2"
+    assert whole.count(content[:200]) == 1, "stored as it is"
+    damaged.write_bytes(whole.replace(content[:200], b"?" * 200))
+    with pytest.raises(ZooError, match=r"torch cannot load \S*damaged\.pt2: [^\n]*$"):
+        runtime("pt2").load(damaged)
+
+
+def test_a_model_that_torch_cannot_capture_is_one_sentence(tmp_path):
+    class Awkward(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) if x.sum().item() > 0 else x.amax((2, 3))
+
+    with pytest.raises(ZooError, match=r"torch\.export cannot express the model: [^\n]*$"):
+        export.pt2.export(Awkward(), tmp_path / "net.pt2", input_size=SIZE)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_does_not_abort(small):
+    with pytest.raises(OSError, match="No space left on device"):
+        runtime("pt2").export(prepared(small("kw"), "unfold"), Path("/dev/full"), SIZED)
+
+
+@pytest.mark.slow
+def test_aotinductor_compiles_it_for_any_batch(path, tmp_path):
+    if reason := no_compiler():
+        pytest.skip(reason)
+    library = str(tmp_path / "net.aoti.pt2")
+    torch._inductor.aoti_compile_and_package(torch.export.load(path), package_path=library)
+    compiled = torch._inductor.aoti_load_package(library)
+    for batch in (1, 2, 5):
+        images = np.random.default_rng(batch).standard_normal((batch, *SIZE), dtype=np.float32)
+        found = compiled(torch.from_numpy(images)).numpy()
+        assert np.allclose(found, runtime("pt2").load(path)(images), rtol=1e-4, atol=1e-5)
