@@ -32,30 +32,25 @@ def capture(model: nn.Module, options: ExportOptions) -> torch.export.ExportedPr
     return program
 
 
-def read(path: Path) -> bytes:
-    """Return the archive at ``path``.
+def load(path: Path) -> torch.export.ExportedProgram:
+    """Return the program in the archive at ``path``.
 
     Raises:
-        ZooError: there is none, or it holds no program.
+        ZooError: there is no archive, or it holds no program, or a damaged one.
     """
-    from torch.export.pt2_archive import is_pt2_package
-
+    _reader(path)  # torch's own loader prints a stack trace before it says what is wrong
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"cannot load {path}: {error.strerror}.") from error
-    if not is_pt2_package(content):  # torch's own loaders print a stack trace before they say so
-        raise ZooError(f"cannot load {path}: it is not a PT2 archive.")
-    if not any(name.startswith(_PROGRAMS) for name in _reader(content).get_file_names()):
-        raise ZooError(f"cannot load {path}: it is a PT2 archive without a program.")
-    return content
+        with path.open("rb") as file:  # of a path torch wants that it ends in .pt2
+            return torch.export.load(file)
+    except Exception as error:  # what torch raises depends on what of the archive it cannot read
+        raise ZooError(f"torch cannot load {path}: {first_line(error)}") from error
 
 
 def annotate(path: Path, metadata: dict[str, str]) -> None:
     """Store ``metadata`` in the archive at ``path``; all else stays as it is, byte for byte."""
     from torch.export.pt2_archive import PT2ArchiveWriter
 
-    reader = _reader(read(path))
+    reader = _reader(path)
     content = io.BytesIO()  # by way of memory: on a full disk torch's own writer aborts the process
     with PT2ArchiveWriter(content) as writer:
         for name in reader.get_file_names():
@@ -67,14 +62,31 @@ def annotate(path: Path, metadata: dict[str, str]) -> None:
 
 def metadata(path: Path) -> dict[str, str]:
     """Return what :func:`annotate` stored."""
-    reader = _reader(read(path))
+    reader = _reader(path)
     return json.loads(reader.read_string(_METADATA)) if _METADATA in reader.get_file_names() else {}
 
 
-def _reader(content: bytes) -> Any:
-    from torch.export.pt2_archive import PT2ArchiveReader
+def _reader(path: Path) -> Any:
+    """Return torch's reader of the archive at ``path``.
 
-    return PT2ArchiveReader(io.BytesIO(content))
+    Raises:
+        ZooError: there is none, or it holds no program.
+    """
+    from torch.export.pt2_archive import PT2ArchiveReader, is_pt2_package
+
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ZooError(f"cannot load {path}: {error.strerror}.") from error
+    if not is_pt2_package(str(path)):
+        raise ZooError(f"cannot load {path}: it is not a PT2 archive.")
+    try:
+        reader: Any = PT2ArchiveReader(str(path))
+    except RuntimeError as error:
+        raise ZooError(f"cannot load {path}: {first_line(error)}") from error
+    if not any(name.startswith(_PROGRAMS) for name in reader.get_file_names()):
+        raise ZooError(f"cannot load {path}: it is a PT2 archive without a program.")
+    return reader
 
 
 def _forget_sources(program: torch.export.ExportedProgram) -> None:

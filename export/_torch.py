@@ -20,10 +20,8 @@ class TorchRuntime(Runtime):
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
 
-    def available(self, provider: str = "cpu") -> str | None:
-        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
-        if provider not in self.providers:
-            return f"{self.title} has no provider {provider!r}; it has {' and '.join(self.providers)}"
+    def obstacle(self, provider: str) -> str | None:
+        """Return None where torch has the device, otherwise the reason why not."""
         return no_device(provider)
 
     @abstractmethod

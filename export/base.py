@@ -154,13 +154,19 @@ class Runtime(ABC):
     dtypes: ClassVar[tuple[str, ...]] = (FP32, FP16)
     own_softmax: ClassVar[bool] = False
 
-    @abstractmethod
     def available(self, provider: str = "cpu") -> str | None:
         """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot.
 
         Args:
             provider: one of ``providers``, or any other name, which is a reason.
         """
+        if provider not in self.providers:
+            return f"{self.title} has no provider {provider!r} here; it has {' and '.join(self.providers)}"
+        return self.obstacle(provider)
+
+    @abstractmethod
+    def obstacle(self, provider: str) -> str | None:
+        """Return what keeps artifacts from running on one of ``providers`` here, None where nothing does."""
 
     def check(self, options: ExportOptions) -> None:  # noqa: B027  (most formats take every option)
         """Refuse options that this format cannot serve, before any work.

@@ -38,7 +38,7 @@ class OnnxRuntime(Runtime):
     providers: ClassVar[tuple[str, ...]] = tuple(_onnxruntime.PROVIDERS)
     dtypes: ClassVar[tuple[str, ...]] = DTYPES
 
-    def available(self, provider: str = "cpu") -> str | None:
+    def obstacle(self, provider: str) -> str | None:
         """Return None when a session on ``provider`` runs here, otherwise the reason it cannot."""
         return _onnxruntime.available(provider)
 

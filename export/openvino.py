@@ -39,10 +39,8 @@ class OpenVino(OnnxRuntime):
     providers: ClassVar[tuple[str, ...]] = ("cpu",)
     own_softmax: ClassVar[bool] = True
 
-    def available(self, provider: str = "cpu") -> str | None:
-        """Return None when artifacts run on ``provider`` here, otherwise the reason they cannot."""
-        if provider not in self.providers:
-            return f"{self.title} has no provider {provider!r} here; it has {' and '.join(self.providers)}"
+    def obstacle(self, provider: str) -> str | None:
+        """Return None where openvino can be imported, otherwise the reason it cannot."""
         try:
             import openvino  # noqa: F401  (to see whether it can be)
         except ImportError as error:

@@ -5,10 +5,16 @@ project's code: ``torch.export.load("resnet18_kw.pt2").module()``. It is also wh
 from, such as AOTInductor, whose library C++ loads::
 
     program = torch.export.load("resnet18_kw.pt2")
-    torch._inductor.aoti_compile_and_package(program, package_path="resnet18_kw.aoti.pt2")
+    torch._inductor.aoti_compile_and_package(
+        program,
+        package_path="resnet18_kw.aoti.pt2",
+        # Any number of threads, not this process's, and no layout that is slow with small batches on a CPU.
+        inductor_configs={"cpp.dynamic_threads": True, "layout_optimization": False},
+    )
 
-Such a library is for one kind of CPU or GPU, and nothing certifies it. As for every format of torch,
-load only files that you trust.
+Such a library is for one kind of CPU or GPU, and nothing certifies it. What the file says of itself comes
+with ``extra_files={"metadata.json": ""}`` of ``torch.export.load``, as JSON in place of the empty text. As
+for all formats of torch, load only files that you trust.
 """
 
 import io
@@ -23,10 +29,9 @@ from torch.export.passes import move_to_device_pass
 
 from export import _cli, _flow, _programs
 from export._torch import TorchRuntime
-from export.base import FP32, ExportOptions, first_line
+from export.base import FP32, ExportOptions
 from export.certificate import Certificate
 from zoo.cli import run
-from zoo.errors import ZooError
 
 
 class TorchExport(TorchRuntime):
@@ -52,12 +57,7 @@ class TorchExport(TorchRuntime):
 
     def module(self, path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor]:
         """Return the program at ``path`` as a module on ``device``."""
-        try:
-            program = torch.export.load(io.BytesIO(_programs.read(path)))
-        except ZooError:
-            raise
-        except Exception as error:  # what torch raises depends on what of the archive it cannot read
-            raise ZooError(f"torch cannot load {path}: {first_line(error)}") from error
+        program = _programs.load(path)
         if device != "cpu":
             program = move_to_device_pass(program, device)  # the tensors that it makes itself, too
         return program.module()

@@ -18,12 +18,12 @@ from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
 from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
-from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate, Plan, Wish, plan
 from export.benchmark.prepare import Workshop, WrongResult
 from export.benchmark.results import Run, read
 from export.benchmark.run import Benchmark, Effort
 from export.benchmark.subjects import Subjects
+from export.benchmark.text import threads_of
 from zoo import catalog
 from zoo.cli import atomic_path
 from zoo.errors import ZooError

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from export.benchmark.layout import aligned
 from export.benchmark.plan import Candidate
 from export.benchmark.results import Run
 from export.benchmark.statistics import Interval, Ratios, bootstrap_median, change
+from export.benchmark.text import aligned
 from zoo.errors import ZooError
 
 _FACTS = ("cpu", "isa", "gpu", "usable_cores", "os", "python", "versions")

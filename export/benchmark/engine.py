@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -76,11 +76,11 @@ class Engine(ABC):
         runtime: the format it runs, for which lowerings can be chosen; None where there is none.
     """
 
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
-    dtypes: ClassVar[tuple[str, ...]] = (FP32, FP16)
-    dtypes_of_cuda: ClassVar[tuple[str, ...]] = (FP16, "bf16")
-    slow: ClassVar[bool] = False
-    runtime: ClassVar[Runtime | None] = None
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    dtypes: tuple[str, ...] = (FP32, FP16)
+    dtypes_of_cuda: tuple[str, ...] = (FP16, "bf16")
+    slow: bool = False
+    runtime: Runtime | None = None
 
     @abstractmethod
     def available(self, device: str) -> str | None:
@@ -112,8 +112,8 @@ class FileEngine(Engine):
         suffix: of the file, with the dot.
     """
 
-    kind: ClassVar[str]
-    suffix: ClassVar[str]
+    kind: str
+    suffix: str
 
     def artifact(self, setting: Setting, folder: Path) -> Path:
         """Return a file in a folder of its own, because some formats write several."""

@@ -1,21 +1,31 @@
 """The ways to run a model, one row of ``ENGINES`` each: as it is, compiled, or exported to a format."""
 
+from export.base import RUNTIMES, runtime
 from export.benchmark.engine import Engine
-from export.benchmark.formats import Onnx, Program, Script
+from export.benchmark.formats import Exported, InOnnxRuntime, InOpenVino, InTorch
 from export.benchmark.inductor import AotInductor
 from export.benchmark.networks import Compiled, Eager
-from export.benchmark.openvino import OpenVinoEngine
+from export.onnx import OnnxRuntime
+from export.openvino import OpenVino
+from export.pt2 import TorchExport
+from export.torchscript import TorchScript
 
-ENGINES: dict[str, Engine] = {
-    "eager": Eager(),
-    "compile": Compiled(),
-    "torchscript": Script(),
-    "pt2": Program(),
-    "aoti": AotInductor(),
-    "onnx": Onnx(),
-    "openvino": OpenVinoEngine(),
-}
-"""Every way to run a model, by name."""
+
+def engines() -> dict[str, Engine]:
+    """Return every way to run a model, by name; a format without a row here runs as it does by itself."""
+    own: dict[str, Engine] = {
+        "eager": Eager(),
+        "compile": Compiled(),
+        "torchscript": InTorch(TorchScript()),
+        "pt2": InTorch(TorchExport()),
+        "aoti": AotInductor(),
+        "onnx": InOnnxRuntime(OnnxRuntime()),
+        "openvino": InOpenVino(OpenVino()),
+    }
+    return own | {name: Exported(runtime(name)) for name in RUNTIMES if name not in own}
+
+
+ENGINES = engines()
 
 
 def refusal(name: str, device: str, dtype: str) -> str | None:

@@ -1,7 +1,6 @@
-"""The formats of ``export.base.RUNTIMES`` and the libraries that run them."""
+"""The formats of ``export.base.RUNTIMES``, run as one would for speed."""
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from torch import nn
@@ -11,19 +10,24 @@ from export.base import ExportOptions, Runtime
 from export.benchmark import sessions
 from export.benchmark.engine import Bind, Bound, FileEngine, Setting
 from export.benchmark.networks import on_device
-from export.onnx import OnnxRuntime
-from export.pt2 import TorchExport
-from export.torchscript import TorchScript
+from export.onnx import INPUT, LOGITS
+from export.openvino import compiled
 
 
 class Exported(FileEngine):
-    """A file as ``python -m export.FORMAT`` writes it.
+    """A file as ``python -m export.FORMAT`` writes it, run as the format itself does.
 
-    Attributes:
+    Args:
         runtime: the format.
     """
 
-    runtime: ClassVar[Runtime]
+    runtime: Runtime
+    dtypes_of_cuda: tuple[str, ...] = ()
+
+    def __init__(self, runtime: Runtime):
+        self.runtime = runtime
+        self.kind, self.suffix = runtime.name, runtime.suffix
+        self.devices, self.dtypes = runtime.providers, runtime.dtypes
 
     def available(self, device: str) -> str | None:
         """Return what the format says."""
@@ -37,16 +41,14 @@ class Exported(FileEngine):
         """Rewrite the file as the format does it."""
         self.runtime.quantize(path, options, images)
 
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return what the format does; a call then copies images to the device and answers back."""
+        predict = self.runtime.load(path, setting.device, setting.threads)
+        return lambda images: Bound(lambda: predict(images), np.asarray)
 
-class Onnx(Exported):
+
+class InOnnxRuntime(Exported):
     """ONNX in onnxruntime; off the CPU, inputs and outputs are bound to memory of the device."""
-
-    runtime: ClassVar[Runtime] = OnnxRuntime()
-    kind: ClassVar[str] = OnnxRuntime.name
-    suffix: ClassVar[str] = OnnxRuntime.suffix
-    devices: ClassVar[tuple[str, ...]] = OnnxRuntime.providers
-    dtypes: ClassVar[tuple[str, ...]] = OnnxRuntime.dtypes
-    dtypes_of_cuda: ClassVar[tuple[str, ...]] = ()
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return a session with threads of its own."""
@@ -57,29 +59,28 @@ class Onnx(Exported):
         return lambda images: sessions.bound(session, images)
 
 
-class InTorch(Exported):
-    """A format that torch runs, in torch."""
+class InOpenVino(Exported):
+    """ONNX in OpenVINO, which computes in fp32 what the file has in fp16, and its int8 as the file says."""
 
-    runtime: ClassVar[TorchRuntime]
+    def load(self, path: Path, setting: Setting) -> Bind:
+        """Return the model compiled for one request at a time."""
+        request = compiled(path, setting.threads).create_infer_request()
+
+        def bind(images: np.ndarray) -> Bound:
+            def call() -> np.ndarray:
+                return request.infer({INPUT: images}, share_inputs=True)[LOGITS]
+
+            return Bound(call, np.asarray)
+
+        return bind
+
+
+class InTorch(Exported):
+    """A format that torch runs, with images and answers on the device."""
+
+    runtime: TorchRuntime
+    dtypes_of_cuda: tuple[str, ...] = FileEngine.dtypes_of_cuda
 
     def load(self, path: Path, setting: Setting) -> Bind:
         """Return the artifact as a module on the device."""
         return on_device(self.runtime.module(path, setting.device), setting)
-
-
-class Script(InTorch):
-    """TorchScript."""
-
-    runtime: ClassVar[TorchRuntime] = TorchScript()
-    kind: ClassVar[str] = TorchScript.name
-    suffix: ClassVar[str] = TorchScript.suffix
-    devices: ClassVar[tuple[str, ...]] = TorchScript.providers
-
-
-class Program(InTorch):
-    """A program of torch.export, run operator by operator."""
-
-    runtime: ClassVar[TorchRuntime] = TorchExport()
-    kind: ClassVar[str] = TorchExport.name
-    suffix: ClassVar[str] = TorchExport.suffix
-    devices: ClassVar[tuple[str, ...]] = TorchExport.providers

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from export.benchmark import pages, render
 from export.benchmark.environment import machine
 from export.benchmark.handoff import CORES
-from export.benchmark.layout import threads_of
 from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
+from export.benchmark.text import threads_of
 from zoo.catalog import split_name
 
 GOALS: dict[str, dict[int, float]] = {

@@ -1,7 +1,7 @@
 """Programs captured by torch.export and compiled ahead of time by AOTInductor."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +23,11 @@ _SETTINGS = {
 class AotInductor(FileEngine):
     """A program compiled to a shared library for this machine's CPU."""
 
-    kind: ClassVar[str] = "aoti"
-    suffix: ClassVar[str] = ".pt2"
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    dtypes: ClassVar[tuple[str, ...]] = (FP32,)
-    slow: ClassVar[bool] = True
+    kind: str = "aoti"
+    suffix: str = ".pt2"
+    devices: tuple[str, ...] = ("cpu",)
+    dtypes: tuple[str, ...] = (FP32,)
+    slow: bool = True
 
     def available(self, device: str) -> str | None:
         """Return None where there is a compiler."""

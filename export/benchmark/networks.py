@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ Forward = Callable[[Tensor], Tensor]
 class Eager(Engine):
     """The network as PyTorch runs it; bf16 is autocast, fp16 the whole network."""
 
-    dtypes: ClassVar[tuple[str, ...]] = (*Engine.dtypes, "bf16")
+    dtypes: tuple[str, ...] = (*Engine.dtypes, "bf16")
 
     def available(self, device: str) -> str | None:
         """Return None where torch has the device."""
@@ -53,9 +52,9 @@ class Eager(Engine):
 class Compiled(Eager):
     """The network through ``torch.compile``, for one batch size at a time."""
 
-    dtypes: ClassVar[tuple[str, ...]] = Engine.dtypes
-    slow: ClassVar[bool] = True
-    backend: ClassVar[str] = "inductor"
+    dtypes: tuple[str, ...] = Engine.dtypes
+    slow: bool = True
+    backend: str = "inductor"
 
     def available(self, device: str) -> str | None:
         """Return None where there are the device and a compiler for it."""

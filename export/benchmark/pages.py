@@ -18,10 +18,10 @@ from export.benchmark import plot, profile, render
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
 from export.benchmark.environment import machine, on_whole_machine
 from export.benchmark.handoff import FAR
-from export.benchmark.layout import threads_of
 from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.subjects import twin_of
+from export.benchmark.text import threads_of
 from export.cost import MULTIPLIES
 from zoo.catalog import split_name
 from zoo.errors import ZooError

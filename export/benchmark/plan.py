@@ -7,8 +7,8 @@ from itertools import product
 from export.base import AUTO, FP32, RUNTIMES, TUNE
 from export.benchmark.engine import FileEngine
 from export.benchmark.engines import ENGINES, refusal
-from export.benchmark.layout import threads_of
 from export.benchmark.subjects import PEERS, TIMM, family_of, twin_of
+from export.benchmark.text import threads_of
 from zoo.errors import ZooError, nearest
 from zoo.layers import FAMILIES, LOWERINGS, common_lowerings
 from zoo.models import check_name, create_model, list_models

@@ -16,8 +16,8 @@ from export.benchmark.attribution import (
     Origin,
 )
 from export.benchmark.clocks import Call
-from export.benchmark.layout import aligned, threads_of
 from export.benchmark.plan import Candidate
+from export.benchmark.text import aligned, threads_of
 from export.cost import Work
 
 OTHERS = "(all else)"

@@ -11,9 +11,9 @@ import numpy as np
 from export.benchmark.engines import ENGINES
 from export.benchmark.environment import machine
 from export.benchmark.handoff import CORES, FAR, NEAR
-from export.benchmark.layout import aligned
 from export.benchmark.results import Result, Run
 from export.benchmark.statistics import Interval, Latency, bootstrap_median, latency
+from export.benchmark.text import aligned
 
 _STEADY = 1.15
 """How far apart the taxes of a row's passes (of a single one: halves) may be for one regime."""

@@ -19,11 +19,11 @@ from export._metadata import lowerings_of
 from export.base import FP32
 from export.benchmark import environment, handoff, memory
 from export.benchmark.engines import ENGINES
-from export.benchmark.layout import threads_of
 from export.benchmark.measure import LEAST_ROUNDS, Samples, calls_per_turn, interleave
 from export.benchmark.plan import Candidate, Plan
 from export.benchmark.prepare import Ready, Workshop, WrongResult, pinned
 from export.benchmark.results import Result, Run, in_nanoseconds
+from export.benchmark.text import threads_of
 from zoo.errors import ZooError
 
 Say = Callable[[str], None]

@@ -31,15 +31,12 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "suffix"),
-    [("onnx", ".onnx"), ("torchscript", ".pt"), ("pt2", ".pt2"), ("openvino", ".openvino.onnx")],
-)
-def test_the_default_output_is_named_after_the_model(name, suffix, tmp_path, capsys):
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_default_output_is_named_after_the_model(name, tmp_path, capsys):
     if reason := runtime(name).available():
         pytest.skip(reason)
     assert run(importlib.import_module(f"export.{name}").main, ["--model", MODEL, "--no-pretrained"]) == 0
-    artifact = MODEL + suffix
+    artifact = MODEL + runtime(name).suffix
     assert sorted(file.name for file in tmp_path.iterdir()) == [artifact, f"{artifact}.certificate.json"]
     first, second, *table, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{MODEL}: 4.90 M parameters, random weights")

@@ -28,6 +28,7 @@ def test_the_ratio_is_that_of_the_same_round(monkeypatch):
             return self.factor * next(self.pace)
 
     monkeypatch.setattr(speed, "Step", Step)
+    monkeypatch.setattr(speed, "Network", lambda *args: None)
     monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: 7 * threads)
     twin, row = speed.measure([Candidate("resnet10_kw", batch=4)], rounds=3, threads=2)
     assert (twin["model"], twin["over_static"]) == ("resnet10_static", 1.0)
@@ -46,6 +47,7 @@ def test_a_compiled_model_is_held_against_its_compiled_twin(monkeypatch):
             return self.seconds
 
     monkeypatch.setattr(speed, "Step", Step)
+    monkeypatch.setattr(speed, "Network", lambda *args: None)
     monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
     plain = Candidate("resnet10_kw", batch=4)
     rows = speed.measure([plain, replace(plain, compiled=True)], rounds=1)
@@ -171,6 +173,7 @@ def test_a_step_runs_in_the_memory_format_asked_for_and_the_twin_in_its_own(monk
 def test_images_lie_in_memory_as_they_are_trained(model, words, ways, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(speed, "Step", lambda *args: lambda: 1.0)
+    monkeypatch.setattr(speed, "Network", lambda *args: None)
     monkeypatch.setattr(speed, "peak_memory", lambda candidate, threads: None)
     seen = []
     monkeypatch.setattr(speed, "table", lambda rows: seen.extend(rows) or "")
@@ -199,9 +202,9 @@ def test_ways_to_train_take_turns_with_one_network(monkeypatch):
     made, seen, step = [], [], speed.Step.__call__
 
     class Network(speed.Network):
-        def __init__(self, candidate, device):
-            super().__init__(candidate, device)
-            made.append((candidate.model, candidate.channels_last))
+        def __init__(self, model, channels_last, compile, device):
+            super().__init__(model, channels_last, False, device)
+            made.append((model, channels_last, compile))
 
     def watched(self):
         seconds = step(self)
@@ -213,9 +216,12 @@ def test_ways_to_train_take_turns_with_one_network(monkeypatch):
     monkeypatch.setattr(speed.Step, "__call__", watched)
     fgk = Candidate("resnet10_fgk", "scaled", batch=4, side=8)
     ways = [fgk, replace(fgk, lowering="unfold"), replace(fgk, shared=2), replace(fgk, channels_last=False)]
-    speed.measure(ways, rounds=1)
-    assert made == [("resnet10_static", True), ("resnet10_fgk", True), ("resnet10_fgk", False)]
-    one_round = [set(), {("scaled", 1)}, {("unfold", 1)}, {("scaled", 2)}, {("scaled", 1)}]
+    speed.measure([*ways, replace(fgk, compiled=True)], rounds=1)
+    twins = [("resnet10_static", True, False), ("resnet10_static", True, True)]
+    fgks = [("resnet10_fgk", *how) for how in ((True, False), (False, False), (True, True))]
+    assert made == [*twins, *fgks]
+    alone = {("scaled", 1)}
+    one_round = [set(), set(), alone, {("unfold", 1)}, {("scaled", 2)}, alone, alone]
     assert seen == 2 * one_round
 
 

@@ -76,18 +76,19 @@ class Network:
     """A model and its optimizer, for several ways to train it: a copy for each would fill the memory.
 
     Args:
-        candidate: one of the ways.
+        model: a name of the zoo.
+        channels_last: whether it lies in memory as NHWC, else as NCHW.
+        compile: whether torch.compile makes the forward and backward.
         device: where.
     """
 
-    def __init__(self, candidate: Candidate, device: torch.device):
+    def __init__(self, model: str, channels_last: bool, compile: bool, device: torch.device):
         torch.manual_seed(0)
-        model = zoo.create_model(candidate.model).train().to(device)
-        set_training_lowering(model, candidate.lowering)
-        self.layout = memory_format(candidate.channels_last, model, device)
-        self.model = model.to(memory_format=self.layout)
-        self.optimizer = make_optimizer(Recipe(candidate.model), self.model)
-        self.run: Any = compiled(self.model) if candidate.compiled else self.model
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        made = zoo.create_model(model).train().to(device)
+        self.model = made.to(memory_format=self.memory_format)
+        self.optimizer = make_optimizer(Recipe(model), self.model)
+        self.run: Any = compiled(self.model) if compile else self.model
 
 
 class Step:
@@ -96,7 +97,7 @@ class Step:
     Args:
         candidate: what to train.
         device: where.
-        network: of the candidate's model, memory format and compilation; one of its own by default.
+        network: of the candidate's :func:`_kind`; one of its own by default.
 
     Raises:
         ZooError: when called, where torch.compile cannot compile the model.
@@ -104,12 +105,12 @@ class Step:
 
     def __init__(self, candidate: Candidate, device: torch.device, network: Network | None = None):
         self.candidate = candidate
-        self.network = network or Network(candidate, device)
+        self.network = network or Network(*_kind(_laid_out(candidate)), device)
         self.device = device
         random = torch.Generator().manual_seed(0)
         shape = candidate.batch, 3, candidate.side, candidate.side
         images = torch.randn(shape, generator=random).to(device)
-        self.images = images.contiguous(memory_format=self.network.layout)
+        self.images = images.contiguous(memory_format=self.network.memory_format)
         self.labels = torch.randint(10, (candidate.batch,), generator=random).to(device)
 
     def __call__(self) -> float:
@@ -284,25 +285,9 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
         median ratio of its speed to the twin's in the same round, and ``peak_memory_mb`` of a new process
         that takes one step.
     """
-    device = _device()
     candidates = [_laid_out(each) for each in candidates]
     twins = {each: _twin(each) for each in candidates}
-    networks: dict[tuple[object, ...], Network] = {}
-    steps: dict[Candidate, Step] = {}
-    for each in dict.fromkeys((*twins.values(), *candidates)):
-        kind = each.model, each.channels_last, each.compiled
-        if kind not in networks:
-            networks[kind] = Network(each, device)
-        steps[each] = Step(each, device, networks[kind])
-    taken: dict[Candidate, list[float]] = {each: [] for each in steps}
-    with searched_convolutions():
-        for number in range(rounds + 1):
-            for each, step in steps.items():
-                seconds = step()
-                if number:
-                    taken[each].append(seconds)
-    steps.clear()  # before others need the memory
-    networks.clear()
+    taken = _timed(list(dict.fromkeys((*twins.values(), *candidates))), rounds)
     if any(each.compiled for each in taken):
         torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without
     rows: list[dict[str, Any]] = []
@@ -317,6 +302,31 @@ def measure(candidates: Sequence[Candidate], rounds: int, threads: int = 1) -> l
         rows.append(row)
         print(describe(row), flush=True)
     return rows
+
+
+def _timed(candidates: Sequence[Candidate], rounds: int) -> dict[Candidate, list[float]]:
+    """Return the seconds of each candidate's step in every round."""
+    device = _device()
+    networks: dict[tuple[str, bool, bool], Network] = {}
+    steps: dict[Candidate, Step] = {}
+    for each in candidates:
+        kind = _kind(each)
+        if kind not in networks:
+            networks[kind] = Network(*kind, device)
+        steps[each] = Step(each, device, networks[kind])
+    taken: dict[Candidate, list[float]] = {each: [] for each in candidates}
+    with searched_convolutions():
+        for number in range(rounds + 1):
+            for each, step in steps.items():
+                seconds = step()
+                if number:
+                    taken[each].append(seconds)
+    return taken
+
+
+def _kind(candidate: Candidate) -> tuple[str, bool, bool]:
+    """Return what candidates that can take turns with one network have in common, as it takes it."""
+    return candidate.model, candidate.channels_last is not False, candidate.compiled
 
 
 def _twin(candidate: Candidate) -> Candidate:

@@ -106,7 +106,10 @@ def test_all_runtimes_of_a_breakdown_are_those_with_clocks():
         ("--model benchnet_kw --cuda-graphs --devices cpu", "--cuda-graphs is for CUDA; name it with"),
         ("--model benchnet_kw --certify --lowerings tune", "--certify does not go with the lowering tune"),
         ("--model benchnet_kw --certify --dtypes int8", "--certify does not go with int8"),
-        ("--model benchnet_kw --certify --runtimes eager pt2", "--certify does nothing for eager, pt2; add"),
+        (
+            "--model benchnet_kw --certify --runtimes eager aoti",
+            "--certify does nothing for eager, aoti; add",
+        ),
         ("--model benchnet_kw --quick --no-memory", "--quick has no use for --no-memory, which it implies"),
         ("--model benchnet_kw --quick --no-peers", "--quick has no use for --no-peers, which it implies"),
         ("--model benchnet_kw --fixed-batch --runtimes eager", "--fixed-batch does nothing for eager, of no"),
@@ -123,7 +126,7 @@ def test_options_that_would_do_nothing_are_refused(words, said, capsys):
 
 
 def test_options_that_do_something_for_one_runtime_are_taken():
-    assert parse(["--certify", "--runtimes", "eager", "torchscript"]).certify
+    assert parse(["--certify", "--runtimes", "eager", "pt2"]).certify
     assert parse(["--certify"]).certify
     assert parse(["--cuda-graphs", "--runtimes", "openvino", "onnx"]).cuda_graphs
     assert parse(["--certify", "--runtimes", "onxn"]).runtimes == ["onxn"]  # for the plan to refuse

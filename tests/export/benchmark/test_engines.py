@@ -11,8 +11,9 @@ import torch
 from export.base import RUNTIMES
 from export.benchmark import networks
 from export.benchmark.engine import FileEngine, Setting
-from export.benchmark.engines import ENGINES, refusal
+from export.benchmark.engines import ENGINES, engines, refusal
 from export.benchmark.networks import Compiled
+from export.torchscript import TorchScript
 from zoo.errors import ZooError
 
 SIZE = (3, 32, 32)
@@ -141,8 +142,21 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_every_format_of_the_exporter_is_an_engine():
+class Another(TorchScript):
+    """A format that the benchmark has no row for."""
+
+    name = "another"
+    suffix = ".another"
+
+
+def test_every_format_of_the_exporter_is_an_engine(subjects, tmp_path, monkeypatch):
     assert RUNTIMES.keys() <= ENGINES.keys()
+    monkeypatch.setitem(RUNTIMES, "another", f"{__name__}:Another")
+    engine = engines()["another"]
+    assert engine.available("cpu") is None
+    found = answer(engine, subjects, Setting(SIZE, 3), tmp_path)
+    assert [path.suffix for path in files(tmp_path)] == [".another"]
+    assert np.allclose(found, subjects.expected("benchnet_kw")(images(3)), rtol=1e-3, atol=1e-4)
 
 
 def test_reasons_name_what_there_is_instead():
