@@ -97,7 +97,7 @@ def model_table(_root: Path) -> str:
             f"{row.top1:.2f} %",
             f"{row.top1_augmented:.2f} %",
             f"{images_seen(manifest[row.model]):,}",
-            trained_on(manifest[row.model]),
+            trained_on(manifest[row.model], brief=True),
         )
         for row in catalog.sort(catalog.rows(pretrained=True), "top1")
         if row.top1_augmented is not None

@@ -22,7 +22,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
-from zoo.pretrained import devices, images_seen, read_manifest, trained_on
+from zoo.pretrained import images_seen, read_manifest, trained_on
 from zoo.training.answers import Answers
 from zoo.training.answers import read as read_answers
 from zoo.training.invariance import STEPS, curve_mean
@@ -85,10 +85,8 @@ def aims(_root: Path) -> str:
         if entry is None:
             return f"`{name}` no weights"
         figure = entry["figures"][_FIGURES[images]]
-        where = (
-            "CPU" if all(device is None or device.startswith("CPU") for device in devices(entry)) else "GPU"
-        )
-        return f"`{name}` {f'**{figure:.2f} %**' if figure >= aim else f'{figure:.2f} %'} ({where})"
+        reached = f"**{figure:.2f} %**" if figure >= aim else f"{figure:.2f} %"
+        return f"`{name}` {reached} ({trained_on(entry, brief=True)})"
 
     lines = [
         [images, how, f"{aim:.0f} %", ", ".join(reached(name, images, aim) for name in names)]
@@ -179,7 +177,7 @@ def costs(root: Path) -> str:
                 f"{params[name] / 1e6:.2f} M",
                 f"{entry['bytes'] / 1e6:.1f} MB",
                 f"{images_seen(entry):,}",
-                f"{_seconds(entry) / 3600:.1f} h, {trained_on(entry)}",
+                f"{_duration(_seconds(entry))}, {trained_on(entry)}",
                 f"{row.latency.p50 * 1e3:.2f}" if row else "",
                 row.result.candidate.on if row else "",
                 render.tax_cell(row) if row and row.tax else "",
@@ -421,6 +419,11 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
 def _seconds(entry: Mapping[str, Any] | None) -> float:
     """Add up the training time behind an entry, that of the runs it started from included."""
     return entry["seconds"] + _seconds(entry.get("started_from")) if entry else 0
+
+
+def _duration(seconds: float) -> str:
+    """Return ``5 min`` or ``5.1 h``."""
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _params() -> dict[str, int]:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ TAG = "cifar10"
 MANIFEST = "manifest.json"
 #: Prefix of the averaged weights in a training run's checkpoint.
 AVERAGED = "ema."
+_THREADS = re.compile(r", \d+ threads?$")
 #: Empty. Without one, Python warns that ``python -m zoo.pretrained`` runs what the package has imported.
 __path__: list[str] = []
 
@@ -98,9 +100,17 @@ def devices(entry: Mapping[str, Any]) -> list[str | None]:
     return found
 
 
-def trained_on(entry: Mapping[str, Any]) -> str:
-    """Return :func:`devices` as words, each device once."""
-    return ", then ".join(dict.fromkeys(device or "unrecorded" for device in devices(entry)))
+def trained_on(entry: Mapping[str, Any], brief: bool = False) -> str:
+    """Return :func:`devices` as words, each device once, whatever its threads.
+
+    Args:
+        entry: of the manifest.
+        brief: whether every processor is just a ``CPU``.
+    """
+    names = [_THREADS.sub("", device or "unrecorded") for device in devices(entry)]
+    if brief:
+        names = ["CPU" if name.startswith("CPU ") else name for name in names]
+    return ", then ".join(dict.fromkeys(names))
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:

@@ -86,9 +86,11 @@ def test_aims_that_are_met_stand_out(known, tmp_path, monkeypatch):
     aims = (("clean", "on CPUs", 62, (KW, TWIN)), ("augmented", "with a GPU", 41, (KW, "resnet10_kw")))
     monkeypatch.setattr(results, "AIMS", aims)
     results.read_manifest()[TWIN]["device"] = "H200"
+    results.read_manifest()[KW]["device"] = "CPU Some, 2 threads"
+    made = "unrecorded, then CPU"
     assert rows(results.aims(tmp_path)) == [
-        ["clean", "on CPUs", "62 %", "`resnet18_kw` **62.00 %** (CPU), `resnet18_static` 60.00 % (GPU)"],
-        ["augmented", "with a GPU", "41 %", "`resnet18_kw` **42.00 %** (CPU), `resnet10_kw` no weights"],
+        ["clean", "on CPUs", "62 %", f"`resnet18_kw` **62.00 %** ({made}), `resnet18_static` 60.00 % (H200)"],
+        ["augmented", "with a GPU", "41 %", f"`resnet18_kw` **42.00 %** ({made}), `resnet10_kw` no weights"],
     ]
 
 
@@ -115,6 +117,13 @@ def test_gains_have_an_interval_where_it_is_known_which_images_are_right(known, 
     assert rows(results.against_twin(tmp_path))[0][1:3] == ["+2.0 [-2.8, +6.8]", "+1.0 [-1.4, +3.4]"]
     given[TWIN] = Answers(given[TWIN].right, "of other images")
     assert rows(results.against_twin(tmp_path))[0][1:3] == ["+2.0", "+2.0"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(90, "2 min"), (3599, "60 min"), (3600, "1.0 h"), (9000, "2.5 h")]
+)
+def test_short_trainings_are_told_in_minutes(seconds, said):
+    assert results._duration(seconds) == said
 
 
 def test_what_a_model_was_trained_on_has_the_runs_before(known, tmp_path):
