@@ -8,7 +8,10 @@ python -m zoo.evaluate --model resnet18_kw --checkpoint runs/resnet18_kw/checkpo
 import argparse
 import fnmatch
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
 
 import zoo
 from zoo import cli
@@ -17,7 +20,7 @@ from zoo.pretrained import manifest_entry, record_figures
 from zoo.training import answers, invariance, memory
 from zoo.training.checkpoint import load_weights
 from zoo.training.data import Split, first, load_cifar10
-from zoo.training.evaluate import BATCH_SIZES, evaluate, fewer_draws, place, table, with_unrounded
+from zoo.training.evaluate import BATCH_SIZES, evaluate, place, table, with_unrounded
 
 TEST_IMAGES = 10_000
 
@@ -29,20 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     options = _parser().parse_args(argv)
     names = expand(options.model)
-    if options.only_curves and options.curves is None:
-        raise ZooError("--only-curves leaves the other figures out; say with --curves on how many images.")
-    if options.only_curves and (options.draws is not None or options.force):
-        flag = "--force" if options.draws is None else "--draws"
-        raise ZooError(f"{flag} is about the figures that --only-curves leaves out; leave one of them out.")
-    if options.checkpoint and len(names) != 1:
-        raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
-    cli.check_counts(options, "batch_size", "draws", "curves")
-    if missing := [name for name in names if not (options.checkpoint or manifest_entry(name))]:
-        raise ZooError(
-            f"{missing[0]} has no trained weights yet; give a --checkpoint, "
-            f"or train it with python -m zoo.train --model {missing[0]} --publish."
-        )
-    draws = options.draws or DRAWS
+    _check(options, names)
     memory.keep_freed_memory()
     # All of them are built before the first is measured: a wrong name costs a second, not an hour.
     models = [zoo.create_model(name, pretrained=options.checkpoint is None) for name in names]
@@ -53,32 +43,85 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = len(test) == TEST_IMAGES
     rows = []
     for name, model in zip(names, models, strict=True):
-        known = (manifest_entry(name) or {}).get("figures") or {}
         note = _note(name, test, options.data_note)
         if not options.only_curves:
-            kept = not options.force and fewer_draws({"augmented_draws": draws}, known)
-            if wanted and whole and kept:  # said before it is measured, which can take an hour
-                print(
-                    f"not recorded: the manifest has figures of {name} with {known['augmented_draws']} "
-                    f"draws, more than --draws {draws}; give as many, or --force to replace them.",
-                    flush=True,
-                )
-            measured = evaluate(place(model), test, note, draws=draws, batch_size=options.batch_size)
-            rows.append((name, measured.figures()))
-            if wanted and whole and not kept:
-                record_figures(name, with_unrounded(measured.figures(), known))
-                answers.record(name, measured.answers())
+            rows.append((name, _figures(name, model, test, note, options, wanted and whole)))
         if options.curves is not None:
-            part = first(test, options.curves)
-            followed = invariance.curves(place(model), part, batch_size=options.batch_size)
-            print(invariance.summary(name, followed), flush=True)
-            if wanted and whole:
-                invariance.record(name, followed | {"data": part.describe(note)})
+            _curves(name, model, test, note, options, wanted and whole)
     if rows:
         print(table(rows))
     if wanted and not whole:
         print(f"not recorded: {test.source} has {len(test):,} images, not {TEST_IMAGES:,}.")
     return 0
+
+
+def _check(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise a :class:`ZooError` where options do not go together, or a model has no weights."""
+    if options.only_curves and options.curves is None:
+        raise ZooError("--only-curves leaves the other figures out; say with --curves on how many images.")
+    if options.only_curves and options.draws is not None:
+        raise ZooError("--draws is about the figures that --only-curves leaves out; leave one of them out.")
+    if options.checkpoint and len(names) != 1:
+        raise ZooError(f"a --checkpoint belongs to one model, but {len(names)} were given.")
+    cli.check_counts(options, "batch_size", "draws", "curves")
+    if missing := [name for name in names if not (options.checkpoint or manifest_entry(name))]:
+        raise ZooError(
+            f"{missing[0]} has no trained weights yet; give a --checkpoint, "
+            f"or train it with python -m zoo.train --model {missing[0]} --publish."
+        )
+
+
+def _figures(
+    name: str, model: nn.Module, test: Split, note: str | None, options: argparse.Namespace, record: bool
+) -> dict[str, Any]:
+    """Measure a model, and record its figures where they may take the place of those that are known."""
+    draws = options.draws or DRAWS
+    known = (manifest_entry(name) or {}).get("figures") or {}
+    if record and not options.force:
+        record = _may_replace(name, "figures", test, known, ("draws", draws, known.get("augmented_draws", 1)))
+    measured = evaluate(place(model), test, note, draws=draws, batch_size=options.batch_size)
+    if record:
+        record_figures(name, with_unrounded(measured.figures(), known))
+        answers.record(name, measured.answers())
+    return measured.figures()
+
+
+def _curves(
+    name: str, model: nn.Module, test: Split, note: str | None, options: argparse.Namespace, record: bool
+) -> None:
+    """Follow a model through rotations, zooms and shears, and record it as :func:`_figures` does."""
+    known = invariance.read().get(name, {})
+    part = first(test, options.curves)
+    if record and not options.force:
+        record = _may_replace(name, "curves", test, known, ("curves", len(part), known.get("images", 0)))
+    followed = invariance.curves(place(model), part, batch_size=options.batch_size)
+    print(invariance.summary(name, followed), flush=True)
+    if record:
+        invariance.record(name, followed | {"data": part.describe(note)})
+
+
+def _may_replace(
+    name: str, what: str, test: Split, known: Mapping[str, Any], counts: tuple[str, int, int]
+) -> bool:
+    """Tell whether what is measured may be recorded; say why not before it is, which can take an hour.
+
+    Args:
+        name: of the model.
+        what: is measured.
+        test: the images.
+        known: what is recorded.
+        counts: an option, what it says, and what it was for ``known``.
+    """
+    option, count, before = counts
+    data = known.get("data", {})
+    if data.get("sha256", test.sha256) != test.sha256:
+        kept, cure = f"of other images ({data.get('source')})", "--no-write hides this, --force replaces them"
+    elif before > count:
+        kept, cure = f"of --{option} {before}, more than {count}", "give as many, or --force to replace them"
+    else:
+        return True
+    print(f"not recorded: the weights folder has {what} of {name} {kept}; {cure}.", flush=True)
+    return False
 
 
 def _note(name: str, test: Split, given: str | None) -> str | None:
@@ -139,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     writing = parser.add_mutually_exclusive_group()
     writing.add_argument("--no-write", action="store_true", help="leave the manifest as it is")
-    writing.add_argument("--force", action="store_true", help="replace figures of more draws too")
+    writing.add_argument("--force", action="store_true", help="replace what is of more draws or other images")
     return parser
 
 

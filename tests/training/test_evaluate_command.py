@@ -75,8 +75,8 @@ def test_figures_of_more_draws_are_kept_unless_forced(
     capsys.readouterr()
 
     said = (
-        f"not recorded: the manifest has figures of testnet_static with {evaluate.DRAWS} draws, more than "
-        "--draws 2; give as many, or --force to replace them."
+        "not recorded: the weights folder has figures of testnet_static "
+        f"of --draws {evaluate.DRAWS}, more than 2; give as many, or --force to replace them."
     )
     few = [*words, "--draws", "2"]
     assert cli.run(evaluate.main, [*few, "--curves", "2"]) == 0
@@ -90,6 +90,36 @@ def test_figures_of_more_draws_are_kept_unless_forced(
     assert said not in capsys.readouterr().out
     assert figures()["augmented_draws"] == 2
     assert len(answers.read()["testnet_static"].right) == 3
+
+
+@pytest.mark.usefixtures("published")
+def test_what_is_known_of_more_or_other_images_is_kept_unless_forced(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluate, "TEST_IMAGES", 4)
+    words = ["--model", "testnet_static", "--data", str(data), "--curves"]
+    assert cli.run(evaluate.main, [*words, "9"]) == 0
+    assert "not recorded" not in capsys.readouterr().out
+    curves, before = invariance.read()["testnet_static"], figures()
+    assert curves["images"] == 4, "all there are"
+    assert cli.run(evaluate.main, [*words, "3"]) == 0
+    assert "curves of testnet_static of --curves 4, more than 3; give as many, or" in capsys.readouterr().out
+    assert invariance.read()["testnet_static"] == curves
+    assert cli.run(evaluate.main, [*words, "3", "--force"]) == 0
+    assert invariance.read()["testnet_static"]["images"] == 3
+
+    other = {"data": {**before["data"], "sha256": "of others"}}
+    pretrained.record_figures("testnet_static", {**before, **other})
+    invariance.record("testnet_static", {**curves, **other})
+    assert cli.run(evaluate.main, [*words, "4"]) == 0
+    printed = capsys.readouterr().out
+    for what in ("figures", "curves"):
+        kept = f"{what} of testnet_static of other images (CIFAR-10, parquet folder data, test); --no-write"
+        assert f"not recorded: the weights folder has {kept}" in printed
+    assert figures()["data"]["sha256"] == invariance.read()["testnet_static"]["data"]["sha256"] == "of others"
+    assert cli.run(evaluate.main, [*words, "4", "--force"]) == 0
+    assert figures()["data"]["sha256"] == before["data"]["sha256"]
+    assert invariance.read()["testnet_static"]["data"]["sha256"] == before["data"]["sha256"]
 
 
 @pytest.mark.usefixtures("published")
