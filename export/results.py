@@ -65,7 +65,6 @@ def accuracy(_root: Path) -> str:
         found = evaluation.get(name)
         steps = [("top1", what) for what in STEPS] + [("unchanged", "rotation")]
         cells += [f"{curve_mean(found, *step):.1f} %" if found else "" for step in steps]
-        # Not that of the few images that were followed: the fewer, the larger it looks.
         error = figures.get("calibration_error")
         lines.append([*cells, "" if error is None else f"{error:.1f} %"])
     table = pages.markdown(header, "l" + "r" * (len(header) - 1), lines)

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.pretrained import read_manifest, weights_dir
 from zoo.training.augment import inverse_affine
 from zoo.training.data import Split
-from zoo.training.evaluate import calibration_error, probabilities
+from zoo.training.evaluate import probabilities
 
 FILE = "evaluation.json"
 
@@ -42,21 +42,18 @@ def curves(model: nn.Module, split: Split, *, batch_size: int | None = None) -> 
 
     Returns:
         ``images``, their number; ``top1`` in percent and ``unchanged``, the percentage of images whose
-        prediction is that for the upright image, both by transformation and step; ``calibration_error``, see
-        :func:`zoo.training.evaluate.calibration_error`, of the upright images, in percent.
+        prediction is that for the upright image, both by transformation and step.
     """
-    upright = probabilities(model, split, batch_size=batch_size, title="upright")
-    before = upright.argmax(dim=1)
+    before = probabilities(model, split, batch_size=batch_size, title="upright").argmax(dim=1)
     found: dict[str, Any] = {"images": len(split), "top1": {}, "unchanged": {}}
     for name, steps in STEPS.items():
         found["top1"][name], found["unchanged"][name] = {}, {}
         for step in steps:
             maps = transformation(name, step, len(split))
-            after = probabilities(model, split, maps, batch_size=batch_size, title=f"{name} {step}")
-            predicted = after.argmax(dim=1)
+            warped = probabilities(model, split, maps, batch_size=batch_size, title=f"{name} {step}")
+            predicted = warped.argmax(dim=1)
             found["top1"][name][str(step)] = _percent(predicted == split.labels)
             found["unchanged"][name][str(step)] = _percent(predicted == before)
-    found["calibration_error"] = round(100 * calibration_error(upright, split.labels), 2)
     return found
 
 
@@ -82,10 +79,7 @@ def summary(name: str, found: Mapping[str, Any]) -> str:
     for what in found["top1"]:
         right, same = (curve_mean(found, figure, what) for figure in ("top1", "unchanged"))
         words.append(f"{what} {right:.1f} % ({same:.1f} %)")
-    return (
-        f"{name}: top-1 (unchanged predictions) of {found['images']} images, mean over {', '.join(words)}; "
-        f"calibration error {found['calibration_error']:.1f} %"
-    )
+    return f"{name}: top-1 (unchanged predictions) of {found['images']} images, mean over {', '.join(words)}"
 
 
 def read(folder: Path | None = None) -> dict[str, dict[str, Any]]:
