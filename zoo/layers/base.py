@@ -105,6 +105,8 @@ class DynamicConv2d(nn.Module):
         self.dilation = as_pair("dilation", dilation, minimum=1)
         self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, minimum=0)
         self.groups = groups
+        #: Whether each channel is convolved alone, with one kernel: a factor may as well scale the channel.
+        self.one_to_one = groups == in_channels == out_channels
         self.padding_mode = padding_mode
         # left, right, top, bottom: the order of F.pad
         self._pad = padding_of(padding, self.kernel_size, self.stride, self.dilation)

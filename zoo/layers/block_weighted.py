@@ -4,7 +4,7 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.layers import lowerings
@@ -42,9 +42,13 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
 
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register weight, vectors and reduce."""
-        super().make_parameters(per_group, like)
         self.blocks = math.gcd(self.blocks, per_group)
-        self.vectors = nn.Parameter(torch.empty(self.out_channels, self.blocks, self.vector_dim, **like))
+        super().make_parameters(per_group, like)
+
+    @torch.jit.unused
+    def gates_of(self, per_group: int) -> int:
+        """Return the number of blocks."""
+        return self.blocks
 
     def factors(
         self, context: Tensor, first: int = 0, last: int | None = None
@@ -63,7 +67,7 @@ class BlockWeightedConv2d(KernelWeightedConv2d):
             # Turned before the product, where it is a constant once exported, and not after.
             vectors = self.vectors.transpose(0, 1).flatten(0, 1)
             scales = F.linear(self.reduce(context), vectors).sigmoid()
-            if geometry.per_group == 1 and self.in_channels == self.out_channels:
+            if self.one_to_one:
                 return lowerings.scaled(x, scales, self.weight.unsqueeze(0), 1, geometry)
             return lowerings.scaled_blocks(x, scales, self.weight, self.blocks, geometry)
         return self.convolve_factors(x, context, geometry, lowering)

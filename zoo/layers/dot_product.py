@@ -57,7 +57,7 @@ class DotProductConv2d(DynamicConv2d):
         """Register bank, keys, in_queries, out_queries and reduce."""
         self.terms = self.bank_size
         self.bounded = False
-        if per_group == 1 and self.out_channels == self.in_channels:
+        if self.one_to_one:
             self.extra_lowerings = ("scaled",)
         self.bank = nn.Parameter(
             torch.empty(self.bank_size, self.kernel_size[0] * self.kernel_size[1], **like)

@@ -41,11 +41,17 @@ class KernelWeightedConv2d(DynamicConv2d):
     def make_parameters(self, per_group: int, like: dict[str, Any]) -> None:
         """Register weight, vectors and reduce."""
         self.terms = self.kernel_size[0] * self.kernel_size[1]
-        if per_group == 1 and self.out_channels == self.in_channels:
+        if self.one_to_one:
             self.extra_lowerings = ("scaled",)
         self.weight = nn.Parameter(torch.empty(self.out_channels, self.terms, per_group, **like))
-        self.vectors = nn.Parameter(torch.empty(self.out_channels, per_group, self.vector_dim, **like))
+        gates = self.gates_of(per_group)
+        self.vectors = nn.Parameter(torch.empty(self.out_channels, gates, self.vector_dim, **like))
         self.reduce = nn.Linear(self.in_channels, self.vector_dim, **like)
+
+    @torch.jit.unused
+    def gates_of(self, per_group: int) -> int:
+        """Return how many gates the kernels of an output channel have; ``per_group`` is I/G."""
+        return per_group
 
     @torch.jit.unused
     def lr_scales(self) -> dict[str, float]:
