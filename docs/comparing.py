@@ -9,12 +9,13 @@ from typing import Any
 
 import zoo
 from zoo import cli
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.training import memory
 from zoo.training.checkpoint import FILE, Progress, load_weights
 from zoo.training.data import Split, load_cifar10
 from zoo.training.evaluate import Evaluation, evaluate, place
-from zoo.training.publish import finished_run, portable
+from zoo.training.publish import finished_run
 
 #: How the same numbers are computed, up to rounding.
 HOW = ("threads", "compile", "channels_last", "lowering")

@@ -33,6 +33,7 @@ from export.lowering import chosen
 from export.parity import prepared
 from zoo import cli
 from zoo.catalog import complexity
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC, fold
 from zoo.machine import cpu_model
@@ -42,7 +43,6 @@ from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import place, top1
 from zoo.training.loop import train
-from zoo.training.publish import portable
 from zoo.training.recipe import Recipe
 
 Sizes = Mapping[str, Any]

@@ -28,6 +28,7 @@ from torch import nn
 import zoo
 from zoo import cli
 from zoo.catalog import split_name
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.pretrained import manifest_entry, verify_weights, weights_dir
@@ -37,7 +38,6 @@ from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import top1
 from zoo.training.loop import train
-from zoo.training.publish import portable
 from zoo.training.recipe import Recipe
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers import DynamicConv2d
-from zoo.training._require import progress_bar
 from zoo.training.augment import warp
 from zoo.training.invariance import transformation
+from zoo.training.processes import progress_bar
 
 #: Which kernels of a layer are shown, by the share of its kernels that move no further in a turn.
 RANKS = {"median": 0.5, "90th percentile": 0.9, "most": 1.0}

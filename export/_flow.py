@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from export.parity import (
     certify,
     certify_int8,
     in_torch,
-    measure,
+    judge,
     prepared,
     reference,
 )
@@ -97,18 +97,17 @@ def export(
 
     record_path = certificate_path(path)
     with _writing(path), atomic_path(record_path) as record, atomic_path(path) as artifact:
-        network = fold(lowered)
+        job = _Job(runtime, model, fold(lowered), artifact, images, facts, say)
         earlier: dict[str, Any] = {}
         for step, step_end in _steps(options, plain, end):
-            gained = _write(runtime, network, artifact, step, step_end, images, facts, say)
-            stored = {**facts, **gained, **(metadata or {})}
+            stored = {**facts, **job.write(step, step_end), **(metadata or {})}
             runtime.annotate(artifact, to_strings(stored))
-            certificate = _judged(runtime, model, network, artifact, step, step_end, images)
+            certificate = job.judged(step, step_end)
             if not certificate.passed:
                 raise CertificateError(certificate, str(path))
             if step != options:
                 earlier[f"in_{step.dtype}"] = json.loads(certificate.to_json())
-        content = _sealed(runtime, artifact, certificate, stored, options, path)
+        content = job.sealed(options, certificate, stored, path)
         identity = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         record.write_text(
             certificate.to_json(artifact=identity, about=stored, **earlier) + "\n", encoding="utf-8"
@@ -186,104 +185,113 @@ def _steps(options: ExportOptions, plain: Ends, end: Ends) -> Iterator[tuple[Exp
     yield options, end
 
 
-def _write(
-    runtime: Runtime,
-    network: nn.Module,
-    artifact: Path,
-    options: ExportOptions,
-    end: Ends,
-    images: np.ndarray | None,
-    facts: dict[str, Any],
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Write the artifact; return what its metadata gains by what was found out."""
-    start = time.perf_counter()
-    half = options.dtype == FP16
-    runtime.export(end.around(in_half(network) if half else network), artifact, options)
-    what = (f" in {FP16}" if half else "") + (", taking pixels" if options.preprocess else "")
-    say(f"exported to {runtime.title}{what}, {_choices(facts, options)}, in {_since(start)}")
-    if options.dtype != INT8:
-        return {}
-    assert images is not None
-    start = time.perf_counter()
-    count = runtime.quantize(artifact, options, end.given(images[::2]))
-    share = json.loads(runtime.metadata(artifact)[SHARE])
-    say(
-        f"rewrote {count} operations in {INT8}, {share:.1%} of the multiplies of all convolutions and matrix "
-        f"products, in {_since(start)}"
-    )
-    return {SHARE: share}
+@dataclass
+class _Job:
+    """An artifact on its way.
 
-
-def _judged(
-    runtime: Runtime,
-    model: nn.Module,
-    network: nn.Module,
-    artifact: Path,
-    options: ExportOptions,
-    end: Ends,
-    images: np.ndarray | None,
-) -> Certificate:
-    """Return the certificate of an artifact, of whatever dtype and ends."""
-    size = options.input_size
-    assert size is not None
-    predict, expected = runtime.load(artifact), end.around_eager(reference(model))
-    given = None if images is None else end.given(images)
-    ran_by = f"{runtime.packages[-1]} {installed(runtime.packages[-1])}, cpu"
-    if options.dtype == INT8:
-        assert given is not None
-        return certify_int8(predict, expected, size, given[1::2], batch=options.batch, runtime=ran_by)
-    half = options.dtype == FP16
-    other = None if options.preprocess else reference(model, torch.float16 if half else torch.float64)
-    judge = functools.partial(
-        certify,
-        expected=expected,
-        input_size=size,
-        other_precision=other,
-        batch=options.batch,
-        images=given,
-        pixels=end.pixels,
-        preprocess=options.preprocess,
-        runtime=ran_by,
-        tolerance=TOLERANCE_FP16 if half else TOLERANCE,
-    )
-    certificate = judge(predict)
-    if not half or options.preprocess:
-        return certificate
-    # A runtime may compute on a CPU in fp32 what is stored in fp16, and pass where a GPU would overflow. On
-    # a CPU torch is slow in fp16: of the images those that come closest to that.
-    loudest = given if given is None else given[_loudness(given).argsort()[-_LOUDEST:]]
-    own = judge(in_torch(in_half(network)), images=loudest, batches=False)
-    checks = [replace(check, name=f"{check.name}, computed in fp16 by torch") for check in own.checks]
-    return replace(certificate, checks=(*certificate.checks, *checks))
-
-
-def _sealed(
-    runtime: Runtime,
-    artifact: Path,
-    certificate: Certificate,
-    facts: dict[str, Any],
-    options: ExportOptions,
-    path: Path,
-) -> bytes:
-    """Store the certificate in the artifact, check that it still computes the same, and return its bytes.
-
-    Raises:
-        CertificateError: the artifact at ``path``, as it will be called, computes something else.
+    Attributes:
+        runtime: its format.
+        model: what it has to compute.
+        network: the model lowered and folded, as it is exported.
+        artifact: the temporary file.
+        images: real ones to certify with, and to calibrate int8 on.
+        facts: what its metadata says.
+        say: takes a line of progress.
     """
-    assert options.input_size is not None
-    draws = (PixelDraws if options.preprocess else Draws)(np.random.default_rng(1), options.input_size)
-    inputs = draws.normal(options.batch or 2)
 
-    def anew(images: np.ndarray) -> np.ndarray:
-        return runtime.load(artifact)(images)
+    runtime: Runtime
+    model: nn.Module
+    network: nn.Module
+    artifact: Path
+    images: np.ndarray | None
+    facts: dict[str, Any]
+    say: Callable[[str], None]
 
-    certified = anew(inputs)
-    runtime.annotate(artifact, to_strings({**facts, "certificate": certificate.to_json()}))
-    shipped = measure(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
-    if not shipped.passed:
-        raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
-    return artifact.read_bytes()
+    def write(self, options: ExportOptions, end: Ends) -> dict[str, Any]:
+        """Write the artifact with its ends; return what its metadata gains by what was found out."""
+        start = time.perf_counter()
+        half = options.dtype == FP16
+        network = in_half(self.network) if half else self.network
+        self.runtime.export(end.around(network), self.artifact, options)
+        what = (f" in {FP16}" if half else "") + (", taking pixels" if options.preprocess else "")
+        made = f"{self.runtime.title}{what}, {_choices(self.facts, options)}"
+        self.say(f"exported to {made}, in {_since(start)}")
+        if options.dtype != INT8:
+            return {}
+        assert self.images is not None
+        start = time.perf_counter()
+        count = self.runtime.quantize(self.artifact, options, end.given(self.images[::2]))
+        share = json.loads(self.runtime.metadata(self.artifact)[SHARE])
+        self.say(
+            f"rewrote {count} operations in {INT8}, {share:.1%} of the multiplies of all convolutions and "
+            f"matrix products, in {_since(start)}"
+        )
+        return {SHARE: share}
+
+    def judged(self, options: ExportOptions, end: Ends) -> Certificate:
+        """Return the certificate of the artifact as :meth:`write` left it."""
+        size = options.input_size
+        assert size is not None
+        predict, expected = self.runtime.load(self.artifact), end.around_eager(reference(self.model))
+        given = None if self.images is None else end.given(self.images)
+        library = self.runtime.packages[-1]
+        ran_by = f"{library} {installed(library)}, cpu"
+        if options.dtype == INT8:
+            assert given is not None
+            return certify_int8(predict, expected, size, given[1::2], batch=options.batch, runtime=ran_by)
+        half = options.dtype == FP16
+        precision = torch.float16 if half else torch.float64
+        other = None if options.preprocess else reference(self.model, precision)
+        certified = functools.partial(
+            certify,
+            expected=expected,
+            input_size=size,
+            other_precision=other,
+            batch=options.batch,
+            images=given,
+            pixels=end.pixels,
+            preprocess=options.preprocess,
+            runtime=ran_by,
+            tolerance=TOLERANCE_FP16 if half else TOLERANCE,
+        )
+        certificate = certified(predict)
+        if not half or options.preprocess:
+            return certificate
+        # A runtime may compute on a CPU in fp32 what is stored in fp16, and pass where a GPU would overflow.
+        # On a CPU torch is slow in fp16: of the images those that come closest to that.
+        loudest = given if given is None else given[_loudness(given).argsort()[-_LOUDEST:]]
+        own = certified(in_torch(in_half(self.network)), images=loudest, batches=False)
+        checks = [replace(check, name=f"{check.name}, computed in fp16 by torch") for check in own.checks]
+        return replace(certificate, checks=(*certificate.checks, *checks))
+
+    def sealed(
+        self, options: ExportOptions, certificate: Certificate, stored: dict[str, Any], path: Path
+    ) -> bytes:
+        """Store the certificate in the artifact, check that it still computes the same, return its bytes.
+
+        Args:
+            options: of the last step.
+            certificate: of the last step.
+            stored: the metadata so far.
+            path: what the artifact will be called.
+
+        Raises:
+            CertificateError: the artifact computes something else.
+        """
+        assert options.input_size is not None
+        draws = (PixelDraws if options.preprocess else Draws)(np.random.default_rng(1), options.input_size)
+        inputs = draws.normal(options.batch or 2)
+
+        def anew(images: np.ndarray) -> np.ndarray:
+            return self.runtime.load(self.artifact)(images)
+
+        certified = anew(inputs)
+        with_certificate = {**stored, "certificate": certificate.to_json()}
+        self.runtime.annotate(self.artifact, to_strings(with_certificate))
+        shipped = judge(Trial("as shipped", len(inputs), inputs, anew, lambda _: certified), 0)
+        if not shipped.passed:
+            raise CertificateError(replace(certificate, checks=(*certificate.checks, shipped)), str(path))
+        return self.artifact.read_bytes()
 
 
 def _loudness(images: np.ndarray) -> np.ndarray:

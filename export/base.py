@@ -41,7 +41,7 @@ BLOCKED, PLAIN = LAYOUTS = "blocked", "plain"
 the layers write it."""
 
 BLOCKED_PREFIX = "blocked."
-"""How the constants begin that the first of the two adds."""
+"""How the names of the constants begin that :data:`BLOCKED` adds."""
 
 TUNE = "tune"
 """The lowering of an export that measures which one is fastest."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from export.base import ExportOptions
-from export.sites import Site, batches, candidates
+from export.places import Place, batches, candidates
 from zoo.layers import set_lowering
 
 WORK = {
@@ -82,7 +82,7 @@ def price(work: Work, seconds: Work) -> float:
     return sum(amount * seconds[kind] for kind, amount in work.items())
 
 
-def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
+def cheapest(place: Place, options: ExportOptions, seconds: Work) -> str:
     """Return the lowering of a layer with the lowest price, by the geometric mean over the batch sizes.
 
     Only lowerings that are right at every batch size are compared, also for an artifact with a fixed one.
@@ -90,16 +90,16 @@ def cheapest(site: Site, options: ExportOptions, seconds: Work) -> str:
     lie in memory, which a price does not know.
 
     Args:
-        site: the layer in its place.
+        place: the layer in its place.
         options: the batch sizes to be fast at.
         seconds: as :func:`rates` returns them.
     """
-    place = site.in_place(site.layer)  # as it is measured
+    placed = place.in_place(place.layer)  # as it is measured
     prices = {
         name: math.prod(
-            price(count(place, name, (batch, *site.place_size)), seconds) for batch in batches(options)
+            price(count(placed, name, (batch, *place.outer_size)), seconds) for batch in batches(options)
         )
-        for name in candidates(site.layer, batch=None)
+        for name in candidates(place.layer, batch=None)
     }
     return min(prices, key=lambda name: prices[name])
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from export import cost
 from export.base import AUTO, TUNE, ExportOptions, Runtime
-from export.sites import sites
+from export.places import places
 from export.tuning import tune
 
 
@@ -43,15 +43,15 @@ def chosen(
 
 def _by_rule(runtime: Runtime, model: nn.Module, options: ExportOptions) -> dict[str, str]:
     """Return the lowering that every layer has where nobody knows prices."""
-    return {site.name: site.layer.auto_lowering() for site in sites(model, options, runtime)}
+    return {place.name: place.layer.auto_lowering() for place in places(model, options, runtime)}
 
 
 def _priced(runtime: Runtime, model: nn.Module, options: ExportOptions, seconds: cost.Work) -> dict[str, str]:
     """Return the lowering of every layer with the lowest price."""
     known: dict[str, str] = {}
     names: dict[str, str] = {}
-    for site in sites(model, options, runtime):
-        key = site.signature
-        known[key] = known.get(key) or cost.cheapest(site, options, seconds)
-        names[site.name] = known[key]
+    for place in places(model, options, runtime):
+        key = place.signature
+        known[key] = known.get(key) or cost.cheapest(place, options, seconds)
+        names[place.name] = known[key]
     return names

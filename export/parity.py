@@ -151,7 +151,7 @@ def certify(
         seed=seed,
         input_size=input_size,
         batch=batch,
-        checks=tuple(measure(trial, tolerance) for trial in trials),
+        checks=tuple(judge(trial, tolerance) for trial in trials),
     )
 
 
@@ -196,7 +196,7 @@ def certify_int8(
     last = about_images(predict, expected, images, batch)
     last = replace(last, got=kept("got", last.got), want=kept("want", last.want))
     trials = [*about_batches(predict, expected, draws, batch), last]
-    checks = tuple(measure(trial, TOLERANCE_INT8) for trial in trials)
+    checks = tuple(judge(trial, TOLERANCE_INT8) for trial in trials)
     return Int8Certificate(
         runtime=runtime,
         reference=_REFERENCE,
@@ -210,7 +210,7 @@ def certify_int8(
     )
 
 
-def measure(trial: Trial, tolerance: float) -> Check:
+def judge(trial: Trial, tolerance: float) -> Check:
     """Return the judgement of one trial; a tolerance of 0 asks for equal numbers."""
 
     def failed(note: str) -> Check:
@@ -231,7 +231,7 @@ def measure(trial: Trial, tolerance: float) -> Check:
     allowed, note = tolerance, ""
     if not _SLACK * own <= _MOST * tolerance:
         if np.abs(trial.inputs).max() > _PLAIN:
-            return measure(replace(trial, name=f"{trial.name}, halved", inputs=trial.inputs / 2), tolerance)
+            return judge(replace(trial, name=f"{trial.name}, halved", inputs=trial.inputs / 2), tolerance)
         note = f"cannot judge: rounding alone moves the eager model by {own:.0e}"
     elif not np.isfinite(max_abs):
         return failed("outputs are not finite")

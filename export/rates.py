@@ -23,14 +23,14 @@ from export import cost
 from export._inputs import input_size
 from export._metadata import versions
 from export.base import RUNTIMES, ExportOptions, runtime
-from export.sites import Site
+from export.places import Place
 from export.tuning import Seconds, mean, measured, ranked
 from zoo import cli
 from zoo.catalog import names
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.machine import cpu_model
 from zoo.models import create_model
-from zoo.training.publish import portable
 
 _THREADS = 1
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     args = _arguments(words)
     chosen = runtime(args.runtime)
-    layers: dict[tuple[str, int | None], list[tuple[Site, Seconds]]] = {}
+    layers: dict[tuple[str, int | None], list[tuple[Place, Seconds]]] = {}
     for name, batch in (*product(args.models, (None, *args.batch)), *product(args.held_out, (None,))):
         torch.manual_seed(0)
         model = create_model(name)
@@ -48,16 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = replace(options, input_size=input_size(model, options))
         layers[name, batch] = measured(chosen, model, options, args.cache, print, _THREADS)
     distinct = {
-        (site.signature, batch): (site, times)
+        (place.signature, batch): (place, times)
         for (name, batch), found in layers.items()
         if name in args.models
-        for site, times in found
+        for place, times in found
     }
     # Convolutions that are folded once have nothing to choose.
     if not any(len(times) > 1 for _, times in distinct.values()):
         raise ZooError("the models have no layers with a lowering to choose, so there is nothing to fit.")
     seconds = fit(list(distinct.values()))
-    seen = {site.signature for site, _ in distinct.values()}
+    seen = {place.signature for place, _ in distinct.values()}
     losses: dict[str, tuple[float, float]] = {}
     for name in (*args.models, *args.held_out):
         if not layers[name, None]:
@@ -118,7 +118,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
+def fit(layers: Sequence[tuple[Place, Seconds]]) -> dict[str, float]:
     """Return the seconds of a unit of each kind of work that explain the measurements best, none below 0.
 
     Least squares of the relative error. What a large layer costs is measured well, and so is the order of the
@@ -130,12 +130,12 @@ def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
     from scipy.optimize import nnls
 
     rows: list[list[float]] = []
-    for site, times in layers:
-        place = site.in_place(site.layer)
+    for place, times in layers:
+        placed = place.in_place(place.layer)
         for name, by_batch in times.items():
             for batch, seconds in by_batch.items():
                 if seconds > 0:
-                    work = cost.count(place, name, (int(batch), *site.place_size))
+                    work = cost.count(placed, name, (int(batch), *place.outer_size))
                     rows.append([work.get(kind, 0) / seconds for kind in cost.WORK])
     matrix = np.array(rows)
     scale = matrix.max(axis=0, initial=1e-30)
@@ -143,7 +143,7 @@ def fit(layers: Sequence[tuple[Site, Seconds]]) -> dict[str, float]:
     return {kind: float(value) for kind, value in zip(cost.WORK, found / scale, strict=True)}
 
 
-def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[float, float]:
+def loss(found: Sequence[tuple[Place, Seconds]], seconds: cost.Work) -> tuple[float, float]:
     """Return the time of all layers over that of their fastest lowerings: by price, and by their own rule.
 
     Args:
@@ -153,8 +153,8 @@ def loss(found: Sequence[tuple[Site, Seconds]], seconds: cost.Work) -> tuple[flo
     """
     options = ExportOptions()
     best = sum(mean(times[ranked(times)[0]]) for _, times in found)
-    by_price = sum(mean(times[cost.cheapest(site, options, seconds)]) for site, times in found)
-    by_rule = sum(mean(times[site.layer.auto_lowering()]) for site, times in found)
+    by_price = sum(mean(times[cost.cheapest(place, options, seconds)]) for place, times in found)
+    by_rule = sum(mean(times[place.layer.auto_lowering()]) for place, times in found)
     return (by_price / best, by_rule / best) if best > 0 else (1.0, 1.0)
 
 

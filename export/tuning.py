@@ -27,7 +27,7 @@ from export._metadata import versions
 from export.base import ExportOptions, Predict, Runtime
 from export.benchmark.measure import calls_per_turn, interleave
 from export.parity import prepared
-from export.sites import Site, batches, candidates, sites
+from export.places import Place, batches, candidates, places
 from zoo.cli import atomic_path
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, fold
@@ -57,7 +57,7 @@ def tune(
     """Measure the lowerings of every dynamic convolution on ``runtime``, on the CPU; return the fastest.
 
     The candidates are those that work at the batch size asked for; where the batch is dynamic the geometric
-    mean over :data:`export.sites.TYPICAL_BATCHES` decides. Compared are each layer's fastest, each layer's
+    mean over :data:`export.places.TYPICAL_BATCHES` decides. Compared are each layer's fastest, each layer's
     fastest that is right at every batch size, for a fixed batch size ``grouped`` in all layers, as people run
     such networks today, and ``others``, as far as they differ.
 
@@ -72,8 +72,8 @@ def tune(
         ZooError: the cache cannot be read or written.
     """
     record = _Record(runtime, options, cache, say, threads)
-    found = [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
-    by_layer = {site.name: ranked(times) for site, times in found}
+    found = [(place, _of_layer(record, place)) for place in places(model, options, runtime)]
+    by_layer = {place.name: ranked(times) for place, times in found}
     choices = {
         "layers' fastest": {name: ways[0] for name, ways in by_layer.items()},
         "layers' fastest at any batch": {
@@ -91,7 +91,7 @@ def tune(
     }
     if len(choices) == 1:
         return choices["layers' fastest"]
-    asked = [[site.signature, *(choice[site.name] for choice in choices.values())] for site, _ in found]
+    asked = [[place.signature, *(choice[place.name] for choice in choices.values())] for place, _ in found]
     # What lies between the layers takes time, too: the printed model has its modules and their settings.
     digest = hashlib.sha256(json.dumps([asked, repr(model), options.input_size]).encode()).hexdigest()
     networks = {
@@ -108,7 +108,7 @@ def measured(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     threads: int | None = None,
-) -> list[tuple[Site, Seconds]]:
+) -> list[tuple[Place, Seconds]]:
     """Time every lowering of every dynamic convolution in its place; those that cost the same are timed once.
 
     Args:
@@ -125,19 +125,19 @@ def measured(
         ZooError: the cache cannot be read or written.
     """
     record = _Record(runtime, options, cache, say, threads)
-    return [(site, _of_layer(record, site)) for site in sites(model, options, runtime)]
+    return [(place, _of_layer(record, place)) for place in places(model, options, runtime)]
 
 
-def _of_layer(record: "_Record", site: Site) -> Seconds:
+def _of_layer(record: "_Record", place: Place) -> Seconds:
     """Return the time of every lowering of a layer, with the small convolutions around it."""
-    options = replace(record.options, input_size=site.place_size)
-    names = candidates(site.layer, options.batch)
+    options = replace(record.options, input_size=place.outer_size)
+    names = candidates(place.layer, options.batch)
     if len(names) == 1:
         return {names[0]: {str(batch): 0.0 for batch in batches(options)}}
     modules = {
-        name: lambda name=name: site.in_place(prepared(site.layer, name, record.runtime)) for name in names
+        name: lambda name=name: place.in_place(prepared(place.layer, name, record.runtime)) for name in names
     }
-    return record.times(site.signature, modules, options)
+    return record.times(place.signature, modules, options)
 
 
 class _Record:

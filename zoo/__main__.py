@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from zoo import catalog, cli
 from zoo.errors import ZooError
-from zoo.training._require import progress_bar
+from zoo.training.processes import progress_bar
 
 LEGEND = """\
 MACs: multiply-accumulates for one image, in eager mode (an exported file can need fewer);

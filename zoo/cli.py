@@ -42,6 +42,11 @@ def check_counts(options: argparse.Namespace, *names: str) -> None:
             raise ZooError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
 
 
+def portable(word: str) -> str:
+    """Shorten an absolute path to its last two parts, which mean something on other machines too."""
+    return "/".join(("...", *Path(word).parts[1:][-2:])) if os.path.isabs(word) else word
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` when the block succeeds.

@@ -24,10 +24,10 @@ from zoo.errors import ZooError
 from zoo.evaluate import DRAWS
 from zoo.pretrained import manifest_entry
 from zoo.training import checkpoint, memory, optimizer, recipes
-from zoo.training._require import first_process_first, is_first_process
 from zoo.training.augment import Augmentation
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
+from zoo.training.processes import first_process_first, is_first_process
 from zoo.training.publish import check_folder, device, facts, finished_run, publish
 from zoo.training.recipe import Recipe, parse_phases
 

@@ -22,8 +22,8 @@ from export.benchmark.profile import Profile, summarise
 from export.benchmark.subjects import TIMM, Subjects
 from export.cost import Work, count
 from export.onnx import to_proto
-from export.parity import measure
-from export.sites import sites
+from export.parity import judge
+from export.places import places
 from zoo.catalog import complexity
 from zoo.errors import ZooError
 
@@ -62,7 +62,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
         clock = CLOCKS[candidate.runtime](path, candidate.threads, Path(folder))
         expected = subjects.expected(candidate.model)
         trial = Trial("what is profiled", candidate.batch, images, clock.run, expected)
-        if not (check := measure(trial, TOLERANCE[FP32])).passed:
+        if not (check := judge(trial, TOLERANCE[FP32])).passed:
             raise WrongResult(check.note or "its outputs are wrong")
         for _ in range(_WARM + calls):
             clock.run(images)
@@ -76,7 +76,7 @@ def break_down(candidate: Candidate, subjects: Subjects, calls: int) -> Profile:
 def _work(model: nn.Module, options: ExportOptions, deployment: Runtime, batch: int) -> Work:
     """Add up the work of the dynamic layers as they are lowered."""
     total: Counter[str] = Counter()
-    for site in sites(model, options, deployment):
-        lowering = str(model.get_submodule(site.name).lowering)
-        total.update(count(site.layer, lowering, (batch, *site.size)))
+    for place in places(model, options, deployment):
+        lowering = str(model.get_submodule(place.name).lowering)
+        total.update(count(place.layer, lowering, (batch, *place.size)))
     return total

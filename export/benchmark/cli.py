@@ -18,16 +18,15 @@ from export.benchmark import breakdown, compare, plot, profile, render
 from export.benchmark.arguments import CSV, PICTURE, RESULTS, TABLE, parse
 from export.benchmark.ceilings import ceilings
 from export.benchmark.environment import environment
-from export.benchmark.plan import Candidate, Plan, Wish, plan
+from export.benchmark.plan import Candidate, Plan, Request, plan
 from export.benchmark.prepare import Workshop, WrongResult
 from export.benchmark.results import Run, read
-from export.benchmark.run import Benchmark, Effort
+from export.benchmark.run import Benchmark, Budget
 from export.benchmark.subjects import Subjects
 from export.benchmark.text import threads_of
 from zoo import catalog
-from zoo.cli import atomic_path
+from zoo.cli import atomic_path, portable
 from zoo.errors import ZooError
-from zoo.training.publish import portable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,9 +71,9 @@ def _write(run: Run, table: Sequence[render.Row], folder: Path) -> None:
 def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int:
     """Measure, print and write what the arguments ask for; ``command`` is what they were, for the record."""
     wants_memory = not args.quick and not args.no_memory
-    effort = Effort(args.rounds, args.seconds, args.seed, wants_memory, args.passes)
+    budget = Budget(args.rounds, args.seconds, args.seed, wants_memory, args.passes)
     planned = plan(
-        Wish(
+        Request(
             models=_models(args.models),
             runtimes=args.runtimes,
             devices=args.devices,
@@ -91,7 +90,7 @@ def _measure(args: argparse.Namespace, earlier: Run | None, command: str) -> int
     print(f"{len(planned.candidates)} candidates, static twins included")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         workshop = Workshop(subjects, Path(folder), args.certify, args.cuda_graphs, args.data)
-        benchmark = Benchmark(planned, workshop, effort, lambda line: print(line, flush=True))
+        benchmark = Benchmark(planned, workshop, budget, lambda line: print(line, flush=True))
         run = replace(benchmark.run(), command=command)
     if args.json is not None:
         with atomic_path(args.json) as path:
@@ -123,9 +122,9 @@ def _break_down(args: argparse.Namespace, command: str) -> int:
         ZooError: not one candidate could be profiled.
     """
     subjects = Subjects(not args.no_pretrained)
-    calls = Effort(args.rounds).rounds
+    calls = Budget(args.rounds).rounds
     planned = plan(
-        Wish(
+        Request(
             models=catalog.names(args.breakdown),
             runtimes=args.runtimes,
             lowerings=args.lowerings,

@@ -93,7 +93,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What the caller would like to see measured; the fields of :class:`Candidate` in the plural.
 
     Attributes:
@@ -136,20 +136,20 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(wish: Wish) -> Plan:
-    """Return the candidates of a wish, each once, a static twin beside every dynamic model.
+def plan(request: Request) -> Plan:
+    """Return the candidates of a request, each once, a static twin beside every dynamic model.
 
     Raises:
         ZooError: nothing of it can be measured here.
     """
-    ways, notes = _ways(wish)
+    ways, notes = _ways(request)
     found: dict[Candidate, None] = {}
-    for model in wish.models:
-        lowerings, lacking = _lowerings(model, wish)
+    for model in request.models:
+        lowerings, lacking = _lowerings(model, request)
         notes += lacking
-        for way, threads, batch, lowering in product(ways, wish.threads, wish.batches, lowerings):
+        for way, threads, batch, lowering in product(ways, request.threads, request.batches, lowerings):
             runtime, device, dtype = way
-            fixed = wish.fixed and isinstance(ENGINES[runtime], FileEngine)
+            fixed = request.fixed and isinstance(ENGINES[runtime], FileEngine)
             candidate = Candidate(model, runtime, device, dtype, lowering, batch, threads, fixed)
             if lowering in LOWERINGS and LOWERINGS[lowering].batch == "one" and batch != 1:
                 notes.append(f"lowering {lowering} is right at batch 1 only: skipped at others")
@@ -166,11 +166,11 @@ def plan(wish: Wish) -> Plan:
     return Plan(tuple(ordered), tuple(dict.fromkeys(notes)))
 
 
-def _ways(wish: Wish) -> tuple[list[tuple[str, str, str]], list[str]]:
+def _ways(request: Request) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return (runtime, device, dtype) as far as they run here, and the reasons why the others do not."""
     ways: list[tuple[str, str, str]] = []
     refused: dict[tuple[str, str], dict[str, None]] = {}
-    for name, device, dtype in product(wish.runtimes, wish.devices, wish.dtypes):
+    for name, device, dtype in product(request.runtimes, request.devices, request.dtypes):
         reason = refusal(name, device, dtype)
         if reason is None:
             ways.append((name, device, dtype))
@@ -182,7 +182,7 @@ def _ways(wish: Wish) -> tuple[list[tuple[str, str, str]], list[str]]:
     return ways, notes
 
 
-def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
+def _lowerings(model: str, request: Request) -> tuple[list[str], list[str]]:
     """Return the lowerings of a model that are wished for, and notes about those that it lacks."""
     family = family_of(model)
     if family not in FAMILIES:  # static, or an attention module: nothing to choose
@@ -190,13 +190,13 @@ def _lowerings(model: str, wish: Wish) -> tuple[list[str], list[str]]:
     own = [TUNE, *common_lowerings(create_model(model))]
     if PEERS.get(family) == TIMM:
         own = [*own, TIMM]
-    peers = [PEERS[family]] if wish.peers and family in PEERS else []
+    peers = [PEERS[family]] if request.peers and family in PEERS else []
     notes = [
         f"{model} has no lowering {name}: skipped"
-        for name in wish.lowerings
+        for name in request.lowerings
         if name not in (AUTO, EVERY, *own)
     ]
-    return list(dict.fromkeys([*_expanded(wish.lowerings, own), *peers])), notes
+    return list(dict.fromkeys([*_expanded(request.lowerings, own), *peers])), notes
 
 
 def _expanded(wished: Iterable[str], own: Sequence[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from export.benchmark.formats import Exported
 from export.benchmark.plan import Candidate
 from export.benchmark.subjects import TIMM, Subjects
 from export.certificate import CertificateError
-from export.parity import measure
+from export.parity import judge
 from zoo.errors import ZooError
 
 TOLERANCE = {FP32: 1e-3, FP16: 0.1, "bf16": 0.1, INT8: 0.5}
@@ -176,7 +176,7 @@ class Workshop:
             raise ZooError(f"{type(error).__name__}: {first_line(error)}") from error
         expected = self.subjects.expected(candidate.model)
         trial = Trial("what is timed", candidate.batch, images, lambda _: found, expected)
-        check = measure(trial, TOLERANCE[candidate.dtype])
+        check = judge(trial, TOLERANCE[candidate.dtype])
         if not check.passed:
             off = f"off by {check.max_rel:.1e} of the outputs, top-1 agrees on {check.top1:.0%}"
             raise WrongResult(check.note or off)

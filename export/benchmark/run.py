@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Effort:
+class Budget:
     """How long to measure.
 
     Attributes:
@@ -69,7 +69,7 @@ class Benchmark:
     Args:
         plan: the candidates.
         workshop: where they are made.
-        effort: how long to measure.
+        budget: how long to measure.
         say: takes a line of progress.
 
     Attributes:
@@ -77,10 +77,10 @@ class Benchmark:
         notes: what was left out, and why.
     """
 
-    def __init__(self, plan: Plan, workshop: Workshop, effort: Effort, say: Say = lambda line: None):
+    def __init__(self, plan: Plan, workshop: Workshop, budget: Budget, say: Say = lambda line: None):
         self.plan = plan
         self.workshop = workshop
-        self.effort = effort
+        self.budget = budget
         self.say = say
         self.wrong = False
         self.notes = list(plan.notes)
@@ -123,7 +123,7 @@ class Benchmark:
             f"left out {count} of fewer than {LEAST_ROUNDS} rounds: {how}" for how, count in self._few.items()
         ]
         facts["load_at_the_end"] = environment.load_average()
-        settings = {**vars(self.effort), "cuda_graphs": self.workshop.cuda_graphs}
+        settings = {**vars(self.budget), "cuda_graphs": self.workshop.cuda_graphs}
         return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))
 
     def _turns(self, groups: list[list[Candidate]]) -> Iterator[tuple[int, list[Candidate]]]:
@@ -132,8 +132,8 @@ class Benchmark:
         What a group leaves behind, such as cores that have drawn near each other while they were busy, is
         then not always there for the same others.
         """
-        random, last = np.random.default_rng(self.effort.seed), -1
-        for number in range(self.effort.passes):
+        random, last = np.random.default_rng(self.budget.seed), -1
+        for number in range(self.budget.passes):
             order = random.permutation(len(groups))
             if order[0] == last:
                 order = np.roll(order, 1)
@@ -170,11 +170,11 @@ class Benchmark:
         start = time.perf_counter()
         places = {each.candidate: place for place, each in enumerate(ready)}
         partners = [None if each.candidate.is_static else places.get(each.candidate.twin) for each in ready]
-        effort = self.effort
-        rounds, seconds = effort.rounds_of(number), effort.seconds / effort.passes
+        budget = self.budget
+        rounds, seconds = budget.rounds_of(number), budget.seconds / budget.passes
         with handoff.watching(group[0].threads) as watch:
-            samples = interleave(calls, turns, rounds, partners, seconds, effort.seed + number, watch=watch)
-        turn = f", pass {number + 1} of {effort.passes}" if effort.passes > 1 else ""
+            samples = interleave(calls, turns, rounds, partners, seconds, budget.seed + number, watch=watch)
+        turn = f", pass {number + 1} of {budget.passes}" if budget.passes > 1 else ""
         self.say(
             f"  measured batch {group[0].batch} on {threads_of(group[0].threads)}{turn}: "
             f"{len(ready)} candidates, {len(samples[0].own)} rounds, {time.perf_counter() - start:.0f} s"
@@ -216,7 +216,7 @@ class Benchmark:
         candidate, subjects = ready.candidate, self.workshop.subjects
         params, macs = self.workshop.cost(candidate)
         deployed = self.workshop.deployed(candidate)
-        if self.effort.memory and ready.path is not None and candidate not in self._memory:
+        if self.budget.memory and ready.path is not None and candidate not in self._memory:
             self._memory[candidate] = memory.peak_memory(
                 candidate.runtime, ready.path, self.workshop.setting(candidate)
             )

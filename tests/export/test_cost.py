@@ -12,7 +12,7 @@ from export import cost, rates
 from export.base import ExportOptions
 from export.lowering import chosen
 from export.onnx import OnnxRuntime
-from export.sites import Site, candidates, sites
+from export.places import Place, candidates, places
 from zoo.cli import run
 from zoo.errors import ZooError
 from zoo.layers import (
@@ -114,7 +114,7 @@ def test_the_price_decides(model, monkeypatch):
 
 def test_what_a_batch_in_the_groups_costs_has_no_price(model, monkeypatch):
     priced(monkeypatch, product=1.0, moved=1.0, passed=1.0)
-    (first, _) = sites(model, ExportOptions(input_size=(3, 8, 8)), OnnxRuntime())
+    (first, _) = places(model, ExportOptions(input_size=(3, 8, 8)), OnnxRuntime())
     prices = {
         name: cost.price(cost.count(first.layer, name, (4, *first.size)), cost.rates("onnx"))
         for name in candidates(first.layer, 4)
@@ -141,10 +141,10 @@ def test_the_choice_is_exported_and_on_record(model, monkeypatch, stir, tmp_path
 
 def made_up(layer, size, batch, seconds):
     """Return the times that a layer would take in its place if the prices were exact."""
-    site = Site("layer", layer, size)
-    place = site.in_place(layer)
-    return site, {
-        name: {str(n): cost.price(cost.count(place, name, (n, *site.place_size)), seconds) for n in (1, 8)}
+    place = Place("layer", layer, size)
+    placed = place.in_place(layer)
+    return place, {
+        name: {str(n): cost.price(cost.count(placed, name, (n, *place.outer_size)), seconds) for n in (1, 8)}
         for name in candidates(layer, batch)
     }
 
@@ -175,10 +175,10 @@ def test_rates_of_one_runtime_leave_those_of_another(tmp_path, monkeypatch):
 
 def test_layers_that_cost_the_same_share_a_signature():
     model = nn.Sequential(*(KernelWeightedConv2d(4, 4, 3, padding=1) for _ in range(3)))
-    found = sites(model, ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
-    assert [site.name for site in found] == ["0", "1", "2"]
-    assert len({site.signature for site in found}) == 1
-    wider = sites(model, ExportOptions(input_size=(4, 8, 9)), OnnxRuntime())
+    found = places(model, ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
+    assert [place.name for place in found] == ["0", "1", "2"]
+    assert len({place.signature for place in found}) == 1
+    wider = places(model, ExportOptions(input_size=(4, 8, 9)), OnnxRuntime())
     assert wider[0].signature != found[0].signature
     assert torch.equal(model[0].weight, found[0].layer.weight)
 
@@ -218,7 +218,7 @@ def test_what_is_held_out_is_checked_and_not_fitted_to(tmp_path, monkeypatch):
         return [made_up(layer, (8, side, side), options.batch, seconds)]
 
     def fit(layers):
-        seen.extend(site.size for site, _ in layers)
+        seen.extend(place.size for place, _ in layers)
         return dict.fromkeys(cost.WORK, 1e-9)
 
     monkeypatch.setattr(rates, "measured", measured)

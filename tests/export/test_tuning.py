@@ -13,7 +13,7 @@ from export.base import ExportOptions
 from export.benchmark.measure import Samples
 from export.onnx import OnnxRuntime
 from export.openvino import OpenVino
-from export.sites import candidates, sites
+from export.places import candidates, places
 from export.torchscript import TorchScript
 from zoo.cli import run
 from zoo.errors import ZooError
@@ -279,7 +279,7 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     bounded, free = DotProductConv2d(4, 4, 3), DotProductConv2d(4, 4, 3)
     with torch.no_grad():
         free.keys.mul_(1e4)
-    found = sites(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
+    found = places(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
     bounded_site = replace(found[0], size=found[1].size)
     assert bounded_site.signature != found[1].signature
 
@@ -288,9 +288,9 @@ def test_a_layer_is_measured_between_convolutions(stir, monkeypatch):
     """OpenVINO spares reorders between two static convolutions, onnxruntime between static operators."""
     model = stir(nn.Sequential(nn.ZeroPad2d(1), KernelWeightedConv2d(3, 6, (3, 2), stride=2)))
     options = ExportOptions(input_size=SIZE)
-    (site,) = sites(model, options, OnnxRuntime())
-    images = torch.rand(2, *site.place_size)
-    first, second = site.in_place(site.layer), site.in_place(site.layer)
+    (place,) = places(model, options, OnnxRuntime())
+    images = torch.rand(2, *place.outer_size)
+    first, second = place.in_place(place.layer), place.in_place(place.layer)
     assert torch.equal(first(images), second(images)), "two candidates must be of the same convolutions"
     assert first(images).shape == (2, 16, 4, 5)
     assert first(images).std() > 0, "what is dead could be folded away"
@@ -306,7 +306,7 @@ def test_a_layer_is_measured_between_convolutions(stir, monkeypatch):
     monkeypatch.setattr(tuning, "_times", lambda predicts, options: {name: {"1": 1.0} for name in predicts})
     tuning.measured(OnnxRuntime(), model, options)
     around = (nn.Conv2d, nn.ReLU, KernelWeightedConv2d, nn.ReLU, nn.Conv2d)
-    assert exported == [((16, 10, 10), *around)] * len(candidates(site.layer, None))
+    assert exported == [((16, 10, 10), *around)] * len(candidates(place.layer, None))
 
 
 class Twice(nn.Module):
@@ -321,13 +321,13 @@ class Twice(nn.Module):
 
 
 def test_a_layer_that_runs_twice_is_a_site_of_its_first_size():
-    found = sites(Twice(), ExportOptions(input_size=SIZE), OnnxRuntime())
-    assert {site.name: site.size for site in found} == {"shared": (3, 8, 8), "pixel": (3, 1, 1)}
+    found = places(Twice(), ExportOptions(input_size=SIZE), OnnxRuntime())
+    assert {place.name: place.size for place in found} == {"shared": (3, 8, 8), "pixel": (3, 1, 1)}
 
 
 def test_layers_settle_for_the_runtime_that_they_are_chosen_for():
     """OpenVINO's own softmax is faster than one without a maximum."""
     model, options = nn.Sequential(DotProductConv2d(4, 4, 3)), ExportOptions(input_size=(4, 8, 8))
     for runtime, bounded in ((OnnxRuntime(), True), (OpenVino(), False)):
-        (site,) = sites(model, options, runtime)
-        assert site.layer.bounded is bounded
+        (place,) = places(model, options, runtime)
+        assert place.layer.bounded is bounded

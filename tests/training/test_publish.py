@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo import pretrained
+from zoo import cli, pretrained
 from zoo.errors import ZooError
 from zoo.training import answers, checkpoint, publish
 from zoo.training.answers import Answers
@@ -199,9 +199,9 @@ def test_a_run_from_nothing(split: Split) -> None:
 
 
 def test_portable_paths() -> None:
-    assert publish.portable("runs/a/b/c") == "runs/a/b/c"
-    assert publish.portable(os.path.abspath("/a/b/c/d")) == ".../c/d"
-    assert publish.portable("/d") == ".../d"
+    assert cli.portable("runs/a/b/c") == "runs/a/b/c"
+    assert cli.portable(os.path.abspath("/a/b/c/d")) == ".../c/d"
+    assert cli.portable("/d") == ".../d"
 
 
 def test_the_weights_of_the_teacher_are_on_record(split: Split) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from zoo.layers import DotProductConv2d, KernelWeightedConv2d
-from zoo.training._require import first_process_first, is_first_process
 from zoo.training.data import Split
 from zoo.training.loop import train
+from zoo.training.processes import first_process_first, is_first_process
 from zoo.training.recipe import Recipe
 
 

@@ -1,12 +1,7 @@
 """Packages that only training needs, imported when they are used."""
 
 import importlib
-import os
-from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any
-
-import torch
 
 from zoo.errors import ZooError
 
@@ -24,51 +19,3 @@ def require(module: str) -> ModuleType:
             f"training and evaluation need the package {error.name}; "
             "install it from the checkout: pip install '.[train]'."
         ) from None
-
-
-def progress_bar(*args: Any, **options: Any) -> Any:
-    """Return a tqdm bar, shown in the first process alone and only where there is a terminal."""
-    disable = None if is_first_process() else True
-    return require("tqdm").tqdm(*args, leave=False, disable=disable, **options)
-
-
-def first_process_first() -> AbstractContextManager[None]:
-    """Let the first process of each machine run the block alone, then the others; all must enter it."""
-    return require("accelerate").PartialState(cpu=on_cpu()).local_main_process_first()
-
-
-def on_cpu() -> bool:
-    """Tell whether accelerate shall use the CPU: because it is told to, or because there is nothing else.
-
-    Without being told, accelerate takes processes that find no accelerator for so many runs of one process.
-    """
-    told = require("accelerate").utils.parse_flag_from_env("ACCELERATE_USE_CPU")
-    return told or not torch.accelerator.is_available()
-
-
-def on_cuda() -> bool:
-    """Tell whether accelerate uses a CUDA device."""
-    return torch.cuda.is_available() and not on_cpu()
-
-
-def check_joined(processes: int, device: torch.device) -> None:
-    """Check that the processes a launcher started train together.
-
-    Args:
-        processes: how many accelerate has joined.
-        device: of this one.
-
-    Raises:
-        ZooError: it has not joined them all, so that each would train alone and write over the others' files.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes != launched:
-        raise ZooError(
-            f"{launched} processes were launched, but accelerate has joined {processes} on {device.type}; "
-            "launch one process, or set ACCELERATE_USE_CPU=true to train on the CPU."
-        )
-
-
-def is_first_process() -> bool:
-    """Tell whether this is the one process that prints and writes; launchers set ``$RANK`` in each."""
-    return os.environ.get("RANK", "0") == "0"

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.pretrained import CIFAR10_CLASSES
-from zoo.training._require import progress_bar, require
+from zoo.training._require import require
+from zoo.training.processes import progress_bar
 
 SIDE = 32
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.training._require import progress_bar
 from zoo.training.answers import Answers
 from zoo.training.augment import Augmentation, normalise, warp
 from zoo.training.data import Split
+from zoo.training.processes import progress_bar
 
 AUGMENTED_SEED = 0
 

@@ -27,7 +27,7 @@ from zoo.layers import (
 )
 from zoo.models import create_model
 from zoo.training import checkpoint, log
-from zoo.training._require import check_joined, on_cpu, on_cuda, progress_bar, require
+from zoo.training._require import require
 from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
@@ -37,6 +37,7 @@ from zoo.training.distill import Teacher
 from zoo.training.evaluate import top1
 from zoo.training.mix import make_mix
 from zoo.training.optimizer import make_optimizer
+from zoo.training.processes import check_joined, on_cpu, on_cuda, progress_bar
 from zoo.training.recipe import Recipe
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 import zoo
 from zoo import machine, pretrained
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.training import answers, checkpoint
-from zoo.training._require import on_cuda
 from zoo.training.data import Split
 from zoo.training.evaluate import as_published, evaluate, fewer_draws, place, top1, with_unrounded
+from zoo.training.processes import on_cuda
 from zoo.training.recipe import Recipe
 
 #: What an entry tells of a run that its own started from, beside the model.
@@ -226,8 +227,3 @@ def _known_figures(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     stored = checkpoint.read_weights(path)
     same = stored.keys() == state.keys() and all(torch.equal(stored[key], state[key]) for key in state)
     return (entry.get("figures") or {}) if same else {}
-
-
-def portable(word: str) -> str:
-    """Shorten an absolute path to its last two parts, which mean something on other machines too."""
-    return "/".join(("...", *Path(word).parts[1:][-2:])) if os.path.isabs(word) else word

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 import zoo
 from zoo import catalog, cli
 from zoo.catalog import split_name
+from zoo.cli import portable
 from zoo.errors import ZooError
 from zoo.layers import LOWERINGS, STATIC, common_lowerings, dynamic_layers, share_context
 from zoo.machine import commit, cpu_model
@@ -38,7 +39,6 @@ from zoo.training.augment import Augmentation, warp
 from zoo.training.compiling import compiled, explained
 from zoo.training.loop import memory_format, precision, searched_convolutions, set_training_lowering
 from zoo.training.optimizer import make_optimizer
-from zoo.training.publish import portable
 from zoo.training.recipe import Recipe
 
 _SIDE = 32  # of CIFAR-10

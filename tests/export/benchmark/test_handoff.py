@@ -15,9 +15,9 @@ from export.benchmark import compare, handoff, pages, render
 from export.benchmark.goals import goals
 from export.benchmark.handoff import FAR, NEAR
 from export.benchmark.measure import Samples, interleave
-from export.benchmark.plan import Candidate, Wish, plan
+from export.benchmark.plan import Candidate, Request, plan
 from export.benchmark.results import read
-from export.benchmark.run import Benchmark, Effort, apart
+from export.benchmark.run import Benchmark, Budget, apart
 from zoo.errors import ZooError
 from zoo.machine import usable_cores
 
@@ -144,7 +144,7 @@ def test_a_distance_first_seen_without_the_twin_has_no_row(workshop, monkeypatch
     }
 
 
-def watched(workshop, monkeypatch, seen, by_pass=False, **effort):
+def watched(workshop, monkeypatch, seen, by_pass=False, **budget):
     """Return a run of two threads whose rounds, or passes, see one of ``seen`` each or a nanosecond more."""
     passes = iter(seen)
 
@@ -156,9 +156,9 @@ def watched(workshop, monkeypatch, seen, by_pass=False, **effort):
         yield lambda: next(turns)
 
     monkeypatch.setattr(handoff, "watching", watching)
-    planned = plan(Wish(["benchnet_kw"], ["torchscript"], batches=[2], threads=[2], peers=False))
-    effort = {"rounds": len(seen), "seconds": 3600, "memory": False} | effort
-    return Benchmark(planned, workshop, Effort(**effort)).run()
+    planned = plan(Request(["benchnet_kw"], ["torchscript"], batches=[2], threads=[2], peers=False))
+    budget = {"rounds": len(seen), "seconds": 3600, "memory": False} | budget
+    return Benchmark(planned, workshop, Budget(**budget)).run()
 
 
 def test_a_run_has_a_row_for_each_distance(workshop, monkeypatch, tmp_path):

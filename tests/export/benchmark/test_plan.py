@@ -3,15 +3,15 @@ import dataclasses
 import pytest
 
 from export.benchmark.engines import ENGINES
-from export.benchmark.plan import Candidate, Wish, plan
+from export.benchmark.plan import Candidate, Request, plan
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, lowerings_of
 
 KW = Candidate("benchnet_kw", "eager")
 
 
-def planned(*models, **wish):
-    return plan(Wish(models, **{"runtimes": ["eager"], "batches": [1], "peers": False, **wish}))
+def planned(*models, **asked):
+    return plan(Request(models, **{"runtimes": ["eager"], "batches": [1], "peers": False, **asked}))
 
 
 def test_a_static_twin_stands_beside_every_dynamic_model():
@@ -132,7 +132,7 @@ def test_a_dtype_that_an_engine_lacks_is_said():
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("asked", "words"),
     [
         ({"models": ["benchnet_kv"]}, "unknown model 'benchnet_kv'.*Did you mean .*benchnet_kw"),
         ({"runtimes": ["onxn"]}, "unknown runtime 'onxn'; there are eager, .*Did you mean onnx"),
@@ -143,9 +143,9 @@ def test_a_dtype_that_an_engine_lacks_is_said():
         ({"threads": [-1]}, "-1 is not a number of threads"),
     ],
 )
-def test_bad_input_is_named(wish, words):
+def test_bad_input_is_named(asked, words):
     with pytest.raises(ZooError, match=words):
-        planned(*wish.pop("models", ["benchnet_kw"]), **wish)
+        planned(*asked.pop("models", ["benchnet_kw"]), **asked)
 
 
 def test_an_attention_module_has_a_twin_and_no_lowerings():

@@ -18,13 +18,13 @@ from export.benchmark import memory
 from export.benchmark.engine import Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.environment import FACTS, environment
-from export.benchmark.plan import Candidate, Wish, plan
+from export.benchmark.plan import Candidate, Request, plan
 from export.benchmark.prepare import Workshop, WrongResult
-from export.benchmark.run import Benchmark, Effort
+from export.benchmark.run import Benchmark, Budget
 from zoo.errors import ZooError
 
 KW = Candidate("benchnet_kw", "eager", batch=2)
-FEW = Effort(rounds=5, seconds=0.1, memory=False)
+FEW = Budget(rounds=5, seconds=0.1, memory=False)
 
 
 def wrong(subjects, monkeypatch):
@@ -102,7 +102,7 @@ def test_int8_sees_one_half_of_real_images_and_is_timed_on_the_other(subjects, t
 
 
 def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
-    planned = plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
+    planned = plan(Request(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
     lines = []
     run = Benchmark(planned, workshop, FEW, lines.append).run()
     assert {result.candidate for result in run.results} == set(planned.candidates)
@@ -126,10 +126,10 @@ def test_passes_spread_the_rounds(workshop, monkeypatch):
     made = []
     prepare = workshop.prepare
     monkeypatch.setattr(workshop, "prepare", lambda each: made.append(each) or prepare(each))
-    planned = plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
+    planned = plan(Request(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False))
     lines = []
-    effort = Effort(rounds=11, seconds=3600, memory=False, passes=2)
-    run = Benchmark(planned, workshop, effort, lines.append).run()
+    budget = Budget(rounds=11, seconds=3600, memory=False, passes=2)
+    run = Benchmark(planned, workshop, budget, lines.append).run()
     assert [result.candidate for result in run.results] == list(planned.candidates)
     assert {len(result.rounds) for result in run.results} == {11}
     assert {len(result.twin_ns) for result in run.results} == {0, 11}
@@ -142,9 +142,9 @@ def test_passes_spread_the_rounds(workshop, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 def test_no_group_has_two_turns_in_a_row_or_always_the_same_before_it(count, workshop):
-    planned = plan(Wish(["benchnet_kw"], ["eager"], peers=False))
-    effort = Effort(rounds=30, passes=6)
-    turns = list(Benchmark(planned, workshop, effort)._turns([[each] for each in range(count)]))
+    planned = plan(Request(["benchnet_kw"], ["eager"], peers=False))
+    budget = Budget(rounds=30, passes=6)
+    turns = list(Benchmark(planned, workshop, budget)._turns([[each] for each in range(count)]))
     assert [number for number, _ in turns] == sorted([*range(6)] * count)
     assert all(
         sorted(group for number, (group,) in turns if number == one) == [*range(count)] for one in range(6)
@@ -167,8 +167,8 @@ def test_what_fails_in_a_later_pass_keeps_what_was_measured(workshop, monkeypatc
         return prepare(each)
 
     monkeypatch.setattr(workshop, "prepare", fails_later)
-    planned = plan(Wish(["benchnet_kw"], ["torchscript"], batches=[2], peers=False))
-    run = Benchmark(planned, workshop, Effort(15, 3600, memory=False, passes=3)).run()
+    planned = plan(Request(["benchnet_kw"], ["torchscript"], batches=[2], peers=False))
+    run = Benchmark(planned, workshop, Budget(15, 3600, memory=False, passes=3)).run()
     rounds = {result.candidate.model: (len(result.rounds), len(result.twin_ns)) for result in run.results}
     static, kw = (15, 0), (5, 5)
     assert rounds == {
@@ -181,7 +181,7 @@ def test_what_fails_in_a_later_pass_keeps_what_was_measured(workshop, monkeypatc
 
 def test_what_is_wrong_is_left_out_and_remembered(workshop, monkeypatch):
     wrong(workshop.subjects, monkeypatch)
-    benchmark = Benchmark(plan(Wish(["benchnet_kw"], ["eager"], batches=[2], peers=False)), workshop, FEW)
+    benchmark = Benchmark(plan(Request(["benchnet_kw"], ["eager"], batches=[2], peers=False)), workshop, FEW)
     run = benchmark.run()
     assert benchmark.wrong
     assert [result.candidate.model for result in run.results] == ["benchnet_static"]
@@ -194,7 +194,7 @@ def test_what_cannot_be_exported_is_left_out_once(workshop, monkeypatch):
 
     monkeypatch.setattr(type(ENGINES["torchscript"]), "export", fails)
     benchmark = Benchmark(
-        plan(Wish(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False)), workshop, FEW
+        plan(Request(["benchnet_kw"], ["eager", "torchscript"], batches=[1, 2], peers=False)), workshop, FEW
     )
     run = benchmark.run()
     assert not benchmark.wrong
@@ -206,13 +206,13 @@ def test_what_cannot_be_exported_is_left_out_once(workshop, monkeypatch):
 
 def test_nothing_measured_is_an_error(workshop, monkeypatch):
     monkeypatch.setattr(type(ENGINES["eager"]), "network", lambda *_: None)
-    planned = plan(Wish(["benchnet_static"], ["eager"], batches=[1]))
+    planned = plan(Request(["benchnet_static"], ["eager"], batches=[1]))
     with pytest.raises(ZooError, match=r"nothing could be measured: skipped benchnet_static on eager"):
         Benchmark(planned, workshop, FEW).run()
 
 
 @pytest.mark.parametrize(
-    ("effort", "words"),
+    ("budget", "words"),
     [
         ({"rounds": 4}, "4 rounds say nothing about noise; give at least 5"),
         ({"seconds": 0.0}, "0 seconds"),
@@ -220,9 +220,9 @@ def test_nothing_measured_is_an_error(workshop, monkeypatch):
         ({"passes": 0}, "over 0 passes"),
     ],
 )
-def test_too_little_effort_is_refused(effort, words):
+def test_too_little_effort_is_refused(budget, words):
     with pytest.raises(ZooError, match=words):
-        Effort(**effort)
+        Budget(**budget)
 
 
 def heavy(folder):

@@ -17,7 +17,7 @@ _FEW = 16
 
 
 @dataclass(frozen=True)
-class Site:
+class Place:
     """A dynamic convolution in its place.
 
     Attributes:
@@ -32,7 +32,7 @@ class Site:
 
     @property
     def signature(self) -> str:
-        """What two sites share that cost the same."""
+        """What two layers share that cost the same."""
         layer = self.layer
         facts: dict[str, Any] = {
             "kernel": layer.kernel_size,
@@ -48,7 +48,7 @@ class Site:
         return f"{type(layer).__name__} {channels} to {layer.out_channels} at {height} x {width}, {text}"
 
     @property
-    def place_size(self) -> tuple[int, int, int]:
+    def outer_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of the input of what :meth:`in_place` returns."""
         return _FEW, *self.size[1:]
 
@@ -59,14 +59,14 @@ class Site:
         give its map back in the layout of a network's outputs, which costs some lowerings more than others.
 
         Args:
-            layer: this site's in one of its lowerings.
+            layer: the one here, in one of its lowerings.
         """
         before, after = _pointwise(_FEW, self.layer.in_channels), _pointwise(self.layer.out_channels, _FEW)
         return nn.Sequential(before, nn.ReLU(), layer, nn.ReLU(), after).eval()
 
 
 @torch.inference_mode()
-def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Site]:
+def places(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Place]:
     """Return the dynamic convolutions that run, in the model's order; the model is left as it is.
 
     Args:
@@ -86,7 +86,7 @@ def sites(model: nn.Module, options: ExportOptions, runtime: Runtime) -> list[Si
     copied(replace(options, batch=1).example())
     for hook in hooks:
         hook.remove()
-    return [Site(name, layer, sizes[layer]) for layer, name in layers.items() if layer in sizes]
+    return [Place(name, layer, sizes[layer]) for layer, name in layers.items() if layer in sizes]
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:

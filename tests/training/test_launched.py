@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.errors import ZooError
-from zoo.training._require import check_joined, on_cpu, on_cuda
 from zoo.training.loop import precision
+from zoo.training.processes import check_joined, on_cpu, on_cuda
 
 
 @pytest.mark.parametrize(
