@@ -1,17 +1,21 @@
 """What goes to the Hub: weights that timm loads again, and a card that says what the manifest says."""
 
+import re
 import shutil
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from timm.models import _hub
 
 import zoo
 from zoo import hub
 from zoo.cli import run
-from zoo.pretrained import images_seen, read_manifest, trained_on, weights_dir
+from zoo.pretrained import CIFAR10_CLASSES, images_seen, read_manifest, trained_on, weights_dir
+from zoo.training.invariance import STEPS
 
 NAME, TWIN = "mobilenetv3_small_100_condconv", "mobilenetv3_small_100_static"
 
@@ -46,7 +50,7 @@ def test_the_card_has_the_manifests_figures(name, capsys):
     assert f"{entry['figures']['top1_augmented']:.2f} %" in text
     assert entry["command"] in text
     assert "license: apache-2.0" in text
-    assert f'timm.create_model("{name}", pretrained=True)' in text
+    assert f"python -m export.onnx --model {name}" in text
     seen = f"{images_seen(entry):,}"
     assert f"**Images seen in training:** {seen}, {entry['images_seen']:,} of them by the last run" in text
     several = "started_from" in entry and entry["started_from"] is not None
@@ -55,6 +59,28 @@ def test_the_card_has_the_manifests_figures(name, capsys):
         f"seed {entry['seed']}, on {trained_on(entry)}, {seen} images in all; "
         "how to train was chosen while watching the accuracy on these same test images"
     ) in text
+
+
+def test_the_usage_of_the_card_names_the_class_of_an_image(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(image).save("image.png")
+    (code,) = re.findall("```python\n(.*?)```", hub.card(NAME)["usage"], re.DOTALL)
+    exec(code, {})
+    model = zoo.create_model(NAME, pretrained=True).eval()
+    pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0) / 255
+    best = model((pixels - 0.5) / 0.5).argmax()
+    assert capsys.readouterr().out == f"{CIFAR10_CLASSES[best]}\n"
+
+
+def test_the_card_says_how_the_model_takes_turned_images(monkeypatch):
+    curve = {"rotation": {str(step): 80.0 if step else 100.0 for step in STEPS["rotation"]}}
+    found = {"images": 2000, "top1": curve, "unchanged": curve}
+    monkeypatch.setattr(hub, "read_evaluation", lambda: {NAME: found})
+    said = "80.8 % of the first 2,000 test images; 80.0 % keep their prediction"
+    assert hub.card(NAME)["details"]["Top-1, mean over all angles"] == said
+    monkeypatch.setattr(hub, "read_evaluation", dict)
+    assert "Top-1, mean over all angles" not in hub.card(NAME)["details"]
 
 
 def test_the_card_says_what_a_model_and_its_twin_have_in_common(monkeypatch):
@@ -69,13 +95,13 @@ def test_the_card_says_what_a_model_and_its_twin_have_in_common(monkeypatch):
     retold = {**base, "recipe": {}, "started_from": {**first, "epochs": 1}}
     other = {"model": NAME, "images_seen": 200, "seconds": 5, "started_from": first}
     manifest = {TWIN: entry(30, base)}
-    manifest[TWIN]["figures"] = {**manifest[TWIN]["figures"], "top1": 61.5}
+    manifest[TWIN]["figures"] = {**manifest[TWIN]["figures"], "top1": 61.5, "top1_augmented": 45.25}
     monkeypatch.setattr(hub, "read_manifest", lambda: manifest)
     for mine, said in (
-        (entry(30, retold), "61.50 % top-1, from the same start, 1,200 images in"),
-        (entry(7, other), "61.50 % top-1, from the same start, 1,000 images in"),
+        (entry(30, retold), "61.50 % top-1, 45.25 % warped at random, from the same start, 1,200 images in"),
+        (entry(7, other), "from the same start, 1,000 images in"),
         (entry(7, {"model": TWIN, **manifest[TWIN]}), "from the same start, 1,230 images in"),
-        (entry(30), "61.50 % top-1, from a start of its own"),
+        (entry(30), "from a start of its own"),
     ):
         manifest[NAME] = mine
         assert hub.card(NAME)["details"]["Static twin"].endswith(said)

@@ -25,6 +25,26 @@ from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.models import check_name, create_model
 from zoo.pretrained import images_seen, read_manifest, trained_on
+from zoo.training.invariance import curve_mean
+from zoo.training.invariance import read as read_evaluation
+
+_USAGE = """\
+With the dynamic-kernel zoo installed, in a checkout by `pip install .`; from the Hub it is
+`hf-hub:OWNER/NAME` instead of `NAME`.
+
+```python
+import timm, zoo
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+model = timm.create_model("NAME", pretrained=True).eval()
+transform = create_transform(**resolve_model_data_config(model))
+logits = model(transform(Image.open("image.png").convert("RGB")).unsqueeze(0))
+print(model.pretrained_cfg["label_names"][logits.argmax()])
+```
+
+`python -m export.onnx --model NAME` writes an ONNX file that is right at every batch size.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +141,7 @@ def card(name: str) -> dict[str, Any]:
     count = len(list(_runs(name, entry)))
     runs = f"in {count} runs one after the other, the last with" if count > 1 else "with"
     against = {} if family == STATIC else {"Static twin": _against_twin(name, f"{backbone}_{STATIC}")}
-    call = f'timm.create_model("{name}", pretrained=True)'
+    followed = read_evaluation().get(name)
     return {
         "license": "apache-2.0",
         "description": f"A {backbone} {kernels}, for 32 x 32 images, from the dynamic-kernel zoo.",
@@ -134,6 +154,7 @@ def card(name: str) -> dict[str, Any]:
             "Top-1 of images flipped, cropped, turned, zoomed and sheared at random": (
                 f"{figures['top1_augmented']:.2f} %{spread}"
             ),
+            **({} if followed is None else _followed(followed)),
             **against,
             "Images seen in training": f"{seen:,}, {entry['images_seen']:,} of them by the last run",
             "Trained on": trained_on(entry),
@@ -143,8 +164,15 @@ def card(name: str) -> dict[str, Any]:
                 "how to train was chosen while watching the accuracy on these same test images"
             ),
         },
-        "usage": f"```python\nimport timm, zoo\n\nmodel = {call}.eval()\n```",
+        "usage": _USAGE.replace("NAME", name),
     }
+
+
+def _followed(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return what becomes of images that are turned step by step."""
+    right, same = (curve_mean(found, figure, "rotation") for figure in ("top1", "unchanged"))
+    images = f"the first {found['images']:,} test images"
+    return {"Top-1, mean over all angles": f"{right:.1f} % of {images}; {same:.1f} % keep their prediction"}
 
 
 def _against_twin(name: str, twin: str) -> str:
@@ -157,7 +185,8 @@ def _against_twin(name: str, twin: str) -> str:
         seen for model, seen, seconds in _runs(name, manifest[name]) if (model, seen, seconds) in its
     )
     start = f"from the same start, {shared:,} images in" if shared else "from a start of its own"
-    return f"{manifest[twin]['figures']['top1']:.2f} % top-1, {start}"
+    its_top1, warped = (manifest[twin]["figures"][each] for each in ("top1", "top1_augmented"))
+    return f"{its_top1:.2f} % top-1, {warped:.2f} % warped at random, {start}"
 
 
 def _runs(name: str, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, int, int]]:
