@@ -246,6 +246,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of the images that are turned by 90, 180 or 270 degrees, mirrored and shifted only",
     )
+    add(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help="training images not to learn from: a run is evaluated on them, and not on test images",
+    )
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")
     add("--optimizer", metavar="NAME", help="name in timm's optimizer registry")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from zoo import cli, evaluate, pretrained, train
-from zoo.training import checkpoint
+from zoo.training import checkpoint, log, loop
 from zoo.training.data import Split
 
-from .helpers import SHORT, Command
+from .helpers import SHORT, Command, WriteParquet, encode, make_images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -87,6 +88,29 @@ def test_a_run_that_goes_on_elsewhere_names_both_devices(
     assert checkpoint.read_progress(run_dir).facts == wanted
 
 
+def test_images_held_out_are_evaluated_on_and_not_learned_from(
+    zoo_train: Command, run_dir: Path, write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six images, of which the last two have the label 1: a network that always says so has all of them."""
+    images = [encode(image.permute(1, 2, 0).numpy()) for image in make_images(6)]
+    write_parquet("train.parquet", images, [0, 0, 0, 0, 1, 1])
+    learned: set[int] = set()
+    update = loop._Run.update
+
+    def watched(self: loop._Run, step: int, rows: Tensor, maps: Tensor, size: int) -> Tensor:
+        learned.update(rows.tolist())
+        return update(self, step, rows, maps, size)
+
+    monkeypatch.setattr(loop._Run, "update", watched)
+    monkeypatch.setattr(loop, "top1", lambda model, split: 100 * float((split.labels == 1).double().mean()))
+    assert zoo_train(*SHORT, "--held-out", "2") == 0
+    assert learned == {0, 1, 2, 3}
+    *_, record = map(json.loads, (run_dir / log.FILE).read_text().splitlines())
+    assert record["top1_held_out"] == 100
+    assert "top1" not in record
+    assert checkpoint.read_progress(run_dir).facts["train_images"] == 4
+
+
 def test_a_recipe_whose_base_is_missing_says_what_to_train(
     zoo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +164,8 @@ def test_an_unfinished_run_is_not_published(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ((*SHORT, "--held-out", "-1"), "held_out is -1; it must be at least 0"),
+        ((*SHORT, "--held-out", "4"), "4 images cannot be held out of the 4 in CIFAR-10"),
         (("--model", "testnet_statik"), "unknown model 'testnet_statik'. Did you mean testnet_static"),
         (("--model", "testnet_static", "--resume"), "there is no checkpoint in"),
         (("--publish-only", "--data", "absent"), "there is no checkpoint in"),

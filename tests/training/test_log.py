@@ -43,6 +43,7 @@ def test_the_learning_curve_is_drawn_of_what_was_logged(tmp_path: Path) -> None:
 def test_summary() -> None:
     assert log.summary(RECORD, 3) == "epoch 2/3 at 16px, loss 1.250, train 40.0 %, 900 images/s"
     assert log.summary(RECORD | {"top1": 51.5}, 3).endswith("900 images/s, test 51.50 %")
+    assert log.summary(RECORD | {"top1_held_out": 51.5}, 3).endswith("900 images/s, held out 51.50 %")
 
 
 def test_peak_memory_stays_when_memory_is_given_back() -> None:

@@ -59,6 +59,19 @@ def first(split: Split, count: int) -> Split:
     return replace(split, images=split.images[:count], labels=split.labels[:count])
 
 
+def hold_out(split: Split, count: int) -> tuple[Split, Split]:
+    """Return a split without its last ``count`` images, and these.
+
+    Raises:
+        ZooError: none would be left to learn from.
+    """
+    left = len(split) - count
+    if left < 1:
+        raise ZooError(f"{count} images cannot be held out of the {len(split)} in {split.source}.")
+    held = replace(split, images=split.images[left:], labels=split.labels[left:])
+    return first(split, left), held
+
+
 def load_cifar10(
     split: SplitName, folder: str | os.PathLike | None = None, download_root: str | os.PathLike | None = None
 ) -> Split:

@@ -12,6 +12,10 @@ from zoo.cli import atomic_path
 
 FILE = "log.jsonl"
 PICTURE = "learning_curve.png"
+#: Where a record has the clean top-1 of the averaged weights, on which images.
+TEST, HELD_OUT = "top1", "top1_held_out"
+
+_EVALUATED = {TEST: "test", HELD_OUT: "held out"}
 
 _STATUS = Path("/proc/self/status")
 
@@ -38,8 +42,7 @@ def summary(record: dict[str, Any], epochs: int) -> str:
         f"train {record['train_top1']:.1f} %",
         f"{record['images_per_second']:.0f} images/s",
     ]
-    if "top1" in record:
-        words.append(f"test {record['top1']:.2f} %")
+    words += [f"{of} {record[name]:.2f} %" for name, of in _EVALUATED.items() if name in record]
     return ", ".join(words)
 
 
@@ -60,9 +63,10 @@ def draw(run_dir: Path) -> None:
     below.plot(
         epochs, [record["train_top1"] for record in records], color="#0072B2", label="training, warped"
     )
-    tested = [(record["epoch"], record["top1"]) for record in records if "top1" in record]
-    if tested:
-        below.plot(*zip(*tested, strict=True), "o-", color="#D55E00", label="test, averaged weights")
+    for name, of in _EVALUATED.items():
+        found = [(record["epoch"], record[name]) for record in records if name in record]
+        if found:
+            below.plot(*zip(*found, strict=True), "o-", color="#D55E00", label=f"{of}, averaged weights")
     below.set_ylabel("top-1, %")
     below.set_xlabel("epoch")
     below.legend()

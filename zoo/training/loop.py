@@ -32,7 +32,7 @@ from zoo.training.augment import warp
 from zoo.training.batches import batches, updates_per_epoch
 from zoo.training.checkpoint import Progress
 from zoo.training.compiling import compiled, explained
-from zoo.training.data import Split
+from zoo.training.data import Split, hold_out
 from zoo.training.distill import Teacher
 from zoo.training.evaluate import top1
 from zoo.training.mix import make_mix
@@ -64,7 +64,8 @@ def train(
         model: a classifier of (N, 3, S, S) into the classes of ``data``.
         data: images to learn from.
         run_dir: an existing folder; receives ``checkpoint.safetensors`` and ``log.jsonl``.
-        test: images for the averaged weights to be evaluated on, clean at full size; None skips it.
+        test: images for the averaged weights to be evaluated on, clean at full size; None skips it. Where the
+            recipe holds images out, these take their place.
         eval_every: evaluate after every so many epochs; None means at the end of each phase.
         save_every: write the checkpoint and draw the learning curve after every so many epochs, and at the
             end. A GPU can take less time for an epoch than the disk for a checkpoint.
@@ -82,6 +83,9 @@ def train(
         raise ZooError(f"save_every is {save_every}; it must be at least 1.")
     if not len(data):
         raise ZooError(f"there are no images to learn from in {data.source}.")
+    if recipe.held_out:
+        data, held = hold_out(data, recipe.held_out)
+        test = None if test is None else held
     run = _Run(recipe, model, data, run_dir, Progress(recipe, facts=facts or {}))
     phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
     try:
@@ -304,7 +308,8 @@ class _Run:
     def evaluate(self, record: dict[str, Any], test: Split) -> None:
         """Add the averaged weights' clean top-1 to ``record``; other processes wait at the next batch."""
         if self.accelerator.is_main_process:
-            record["top1"] = round(top1(self.ema.module, test), 2)
+            name = log.HELD_OUT if self.recipe.held_out else log.TEST
+            record[name] = round(top1(self.ema.module, test), 2)
 
     def finish_epoch(self, record: dict[str, Any], save: bool) -> None:
         """Log the epoch, and if told to write the checkpoint and draw the log."""

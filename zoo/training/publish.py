@@ -39,7 +39,7 @@ def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[s
     return {
         "started_from": origin(Path(recipe.warm_start)) if recipe.warm_start else None,
         "teacher_sha256": teacher and teacher["sha256"],
-        "train_images": len(data),
+        "train_images": len(data) - recipe.held_out,
         "data": data.describe(note),
         "device": device(recipe.threads),
         "command": command,

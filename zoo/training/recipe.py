@@ -23,6 +23,8 @@ class Recipe:
         shared_epochs: for so many epochs at the start, images share the kernels of their mean context
             (:func:`zoo.layers.share_context`), which costs less than kernels of their own.
         shared_images: how many images of a batch share their kernels in these epochs; None means all of them.
+        held_out: training images, the last ones, that are not learned from; where a run is evaluated, it is
+            on these and not on test images, so that recipes can be compared without a look at those.
         images_per_epoch: images in an epoch, a fresh random subset each time; None means all of them.
         batch_size: images an update, over all processes together.
         optimizer: name in timm's optimizer registry.
@@ -60,6 +62,7 @@ class Recipe:
     phases: tuple[tuple[int, int], ...] = ((32, 30),)
     shared_epochs: int = 0
     shared_images: int | None = None
+    held_out: int = 0
     images_per_epoch: int | None = None
     batch_size: int = 128
     optimizer: str = "adamw"
@@ -104,6 +107,7 @@ class Recipe:
         for name in ("mixup", "cutmix"):
             check(0 <= getattr(self, name) < math.inf, name, "at least 0")
         check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
+        check(self.held_out >= 0, "held_out", "at least 0")
         check(0 <= self.distillation <= 1, "distillation", "from 0 to 1")
         check(math.isfinite(self.attention) and self.attention >= 0, "attention", "at least 0")
         check(self.clip_grad is None or self.clip_grad > 0, "clip_grad", "above 0, or None")
