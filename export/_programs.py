@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,17 @@ def load(path: Path) -> torch.export.ExportedProgram:
     Raises:
         ZooError: there is no archive, or it holds no program, or a damaged one.
     """
-    _reader(path)  # torch's own loader prints a stack trace before it says what is wrong
+    _reader(path)
+    loader = logging.getLogger("torch.export")
+    hushed, loader.disabled = loader.disabled, True  # it logs a stack trace, and its error says to read that
     try:
         with path.open("rb") as file:  # of a path torch wants that it ends in .pt2
             return torch.export.load(file)
     except Exception as error:  # what torch raises depends on what of the archive it cannot read
-        raise ZooError(f"torch cannot load {path}: {first_line(error)}") from error
+        reason = first_line(error).removesuffix("Please check the warnings above for possible errors. ")
+        raise ZooError(f"torch cannot load {path}: {reason.strip()}") from error
+    finally:
+        loader.disabled = hushed
 
 
 def annotate(path: Path, metadata: dict[str, str]) -> None:
@@ -79,13 +85,15 @@ def _reader(path: Path) -> Any:
     except OSError as error:
         raise ZooError(f"cannot load {path}: {error.strerror}.") from error
     if not is_pt2_package(str(path)):
-        raise ZooError(f"cannot load {path}: it is not a PT2 archive.")
+        raise ZooError(f"cannot load {path}: it is not a PT2 archive; python -m export.pt2 writes one.")
     try:
         reader: Any = PT2ArchiveReader(str(path))
     except RuntimeError as error:
         raise ZooError(f"cannot load {path}: {first_line(error)}") from error
     if not any(name.startswith(_PROGRAMS) for name in reader.get_file_names()):
-        raise ZooError(f"cannot load {path}: it is a PT2 archive without a program.")
+        raise ZooError(
+            f"cannot load {path}: it is a PT2 archive without a program; python -m export.pt2 writes one."
+        )
     return reader
 
 

@@ -161,7 +161,7 @@ class Runtime(ABC):
             provider: one of ``providers``, or any other name, which is a reason.
         """
         if provider not in self.providers:
-            return f"{self.title} has no provider {provider!r} here; it has {' and '.join(self.providers)}"
+            return f"{self.title} has no provider {provider!r} here; it has {', '.join(self.providers)}"
         return self.obstacle(provider)
 
     @abstractmethod

@@ -84,8 +84,8 @@ def aims(_root: Path) -> str:
         if entry is None:
             return f"`{name}` no weights"
         figure = entry["figures"][_FIGURES[images]]
-        reached = f"**{figure:.2f} %**" if figure >= aim else f"{figure:.2f} %"
-        return f"`{name}` {reached} ({trained_on(entry, brief=True)})"
+        text = f"**{figure:.2f} %**" if figure >= aim else f"{figure:.2f} %"
+        return f"`{name}` {text} ({trained_on(entry, brief=True)})"
 
     lines = [
         [images, how, f"{aim:.0f} %", ", ".join(reached(name, images, aim) for name in names)]

@@ -16,6 +16,7 @@ import zoo
 from zoo import pretrained
 from zoo.errors import ZooError
 from zoo.layers import constrain, dynamic_layers, settle
+from zoo.pretrained import trained_on
 from zoo.training.evaluate import probe
 
 NAME = "resnet10_dpk"
@@ -260,3 +261,32 @@ def test_training_on_goes_on_from_where_the_weights_are(name: str) -> None:
         before = model(images)
         after = constrain(model)(images)
     assert float((after - before).abs().max() / before.abs().max()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("devices", "said", "brief"),
+    [
+        (["CPU Abacus, 1 thread"], "CPU Abacus", "CPU"),
+        (
+            [None, "CPU Abacus, 2 threads", "CPU Abacus, 1 thread"],
+            "unrecorded, then CPU Abacus",
+            "unrecorded, then CPU",
+        ),
+        (
+            ["NVIDIA H200, then CPU Abacus, 2 threads"],
+            "NVIDIA H200, then CPU Abacus",
+            "NVIDIA H200, then CPU",
+        ),
+        (
+            ["CPU Abacus, 1 thread, then 2 x NVIDIA H200", "CPU Sinclair, 1 thread"],
+            "CPU Abacus, then 2 x NVIDIA H200, then CPU Sinclair",
+            "CPU, then 2 x NVIDIA H200",
+        ),
+    ],
+)
+def test_what_weights_were_trained_on_names_each_device_once(devices, said, brief):
+    entry = None
+    for device in devices:
+        entry = {"device": device, "started_from": entry}
+    assert trained_on(entry) == said
+    assert trained_on(entry, brief=True) == brief

@@ -115,7 +115,10 @@ def _may_replace(
     option, count, before = counts
     data = known.get("data", {})
     if data.get("sha256", test.sha256) != test.sha256:
-        kept, cure = f"of other images ({data.get('source')})", "--no-write hides this, --force replaces them"
+        kept, cure = (
+            f"of other images ({data.get('source')})",
+            "give the same --data, or --force to replace them",
+        )
     elif before > count:
         kept, cure = f"of --{option} {before}, more than {count}", "give as many, or --force to replace them"
     else:
@@ -181,8 +184,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"images a forward pass (default: {BATCH_SIZES['cpu']}, on a GPU {BATCH_SIZES['cuda']})",
     )
     writing = parser.add_mutually_exclusive_group()
-    writing.add_argument("--no-write", action="store_true", help="leave the manifest as it is")
-    writing.add_argument("--force", action="store_true", help="replace what is of more draws or other images")
+    writing.add_argument("--no-write", action="store_true", help="leave the weights folder as it is")
+    writing.add_argument(
+        "--force", action="store_true", help="replace what is of more draws, of more images or of others"
+    )
     return parser
 
 

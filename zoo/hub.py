@@ -1,4 +1,4 @@
-"""Trained weights for the Hugging Face Hub, in timm's layout, with a card made from the manifest.
+"""Trained weights for the Hugging Face Hub, in timm's layout, with a card made from their figures.
 
 python -m zoo.hub card resnet18_kw
 python -m zoo.hub save resnet18_kw FOLDER
@@ -29,8 +29,8 @@ from zoo.training.invariance import curve_mean
 from zoo.training.invariance import read as read_evaluation
 
 _USAGE = """\
-With the dynamic-kernel zoo installed, in a checkout by `pip install .`; from the Hub it is
-`hf-hub:OWNER/NAME` instead of `NAME`.
+Install the dynamic-kernel zoo (`pip install .` in a checkout). To load from the Hub, write
+`hf-hub:OWNER/NAME` in place of `NAME`.
 
 ```python
 import timm, zoo
@@ -127,7 +127,7 @@ def trained(name: str) -> nn.Module:
 
 
 def card(name: str) -> dict[str, Any]:
-    """Return the model card in timm's form, all of it from the manifest and the code.
+    """Return the model card in timm's form, all of it from the weights folder and the code.
 
     Raises:
         ZooError: the model has no trained weights.
@@ -176,7 +176,7 @@ def _followed(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _against_twin(name: str, twin: str) -> str:
-    """Return the twin's top-1 and how much of the two's training is one and the same."""
+    """Return the twin's top-1, clean and warped, and how much of the two's training is one and the same."""
     manifest = read_manifest()
     if twin not in manifest:
         return "not trained"

@@ -107,7 +107,9 @@ def trained_on(entry: Mapping[str, Any], brief: bool = False) -> str:
         entry: of the manifest.
         brief: whether every processor is just a ``CPU``.
     """
-    names = [_THREADS.sub("", device or "unrecorded") for device in devices(entry)]
+    each_device = (device or "unrecorded" for device in devices(entry))
+    # A run that went on elsewhere names both.
+    names = [_THREADS.sub("", name) for device in each_device for name in device.split(", then ")]
     if brief:
         names = ["CPU" if name.startswith("CPU ") else name for name in names]
     return ", then ".join(dict.fromkeys(names))

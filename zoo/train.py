@@ -98,7 +98,8 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         _warm_start(model, start)
     with first_process_first():  # it alone downloads
         data = load_cifar10("train", options.data)
-        test = load_cifar10("test", options.data) if options.eval_every != 0 else None
+        tested = options.eval_every != 0 and not recipe.held_out
+        test = load_cifar10("test", options.data) if tested else None
     if options.resume:
         checkpoint.check_data(run_dir, data.sha256)
     try:
@@ -121,7 +122,7 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         data,
         run_dir,
         test=test,
-        eval_every=options.eval_every or None,
+        eval_every=options.eval_every,
         save_every=options.save_every,
         resume=options.resume,
         facts=known,
@@ -250,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out",
         type=int,
         metavar="N",
-        help="training images not to learn from: a run is evaluated on them, and not on test images",
+        help="training images not to learn from: until it is published, a run is evaluated on them alone",
     )
     add("--images-per-epoch", type=int, metavar="N", help="a fresh random subset each epoch")
     add("--batch-size", type=int, metavar="N", help="images an update, over all processes")

@@ -32,7 +32,7 @@ def refusal(name: str, device: str, dtype: str) -> str | None:
     """Return None when the engine called ``name`` can be measured so, otherwise the reason why not."""
     engine = ENGINES[name]
     if device not in engine.devices:
-        return f"it has no {device}, only {' and '.join(engine.devices)}"
+        return f"it has no {device}, only {', '.join(engine.devices)}"
     if dtype not in engine.dtypes:
         return f"there is no {dtype} for it yet"
     if dtype in engine.dtypes_of_cuda and device != "cuda":

@@ -12,7 +12,7 @@ from export.benchmark.engine import Bind, FileEngine, Setting
 from export.benchmark.networks import no_compiler, on_device
 from zoo.errors import ZooError
 
-_SETTINGS = {
+SETTINGS = {
     # Otherwise the library keeps the number of threads of the process that exported it.
     "cpp.dynamic_threads": True,
     # Channels-last convolutions: those of oneDNN with small batches take twice the time.
@@ -39,7 +39,7 @@ class AotInductor(FileEngine):
         try:
             with torch.no_grad():
                 torch._inductor.aoti_compile_and_package(
-                    program, package_path=str(path), inductor_configs=_SETTINGS
+                    program, package_path=str(path), inductor_configs=SETTINGS
                 )
         except Exception as error:  # a lowering, the compiler and the linker fail in classes of their own
             raise ZooError(f"AOTInductor cannot compile the model: {first_line(error)}") from error

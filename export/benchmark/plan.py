@@ -183,7 +183,7 @@ def _ways(request: Request) -> tuple[list[tuple[str, str, str]], list[str]]:
 
 
 def _lowerings(model: str, request: Request) -> tuple[list[str], list[str]]:
-    """Return the lowerings of a model that are wished for, and notes about those that it lacks."""
+    """Return the lowerings of a model that are asked for, and notes about those that it lacks."""
     family = family_of(model)
     if family not in FAMILIES:  # static, or an attention module: nothing to choose
         return [AUTO], []
@@ -199,8 +199,8 @@ def _lowerings(model: str, request: Request) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys([*_expanded(request.lowerings, own), *peers])), notes
 
 
-def _expanded(wished: Iterable[str], own: Sequence[str]) -> Iterator[str]:
-    for name in wished:
+def _expanded(asked: Iterable[str], own: Sequence[str]) -> Iterator[str]:
+    for name in asked:
         if name == EVERY:
             yield from (AUTO, *(each for each in own if each in LOWERINGS))
         elif name == AUTO or name in own:

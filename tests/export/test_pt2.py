@@ -1,4 +1,5 @@
 import io
+import json
 import operator
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from torch import nn
 
 import export.pt2
 from export.base import ExportOptions, runtime
+from export.benchmark.inductor import SETTINGS
 from export.benchmark.networks import no_compiler
 from export.parity import prepared, reference
 from zoo.errors import ZooError
@@ -133,14 +135,19 @@ def test_a_model_that_torch_cannot_capture_is_one_sentence(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_the_docstring_compiles_as_the_benchmark_does():
+    assert f"inductor_configs={json.dumps(SETTINGS)}".replace("true", "True").replace("false", "False") in (
+        export.pt2.__doc__ or ""
+    )
+
+
 @pytest.mark.slow
 def test_aotinductor_compiles_it_for_any_batch(path, tmp_path):
     if reason := no_compiler():
         pytest.skip(reason)
     library = str(tmp_path / "net.aoti.pt2")
-    settings = {"cpp.dynamic_threads": True, "layout_optimization": False}
     program = torch.export.load(path)
-    torch._inductor.aoti_compile_and_package(program, package_path=library, inductor_configs=settings)
+    torch._inductor.aoti_compile_and_package(program, package_path=library, inductor_configs=SETTINGS)
     compiled = torch._inductor.aoti_load_package(library)
     for batch in (1, 2, 5):
         images = np.random.default_rng(batch).standard_normal((batch, *SIZE), dtype=np.float32)

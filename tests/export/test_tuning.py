@@ -280,8 +280,8 @@ def test_layers_that_settled_otherwise_are_measured_apart():
     with torch.no_grad():
         free.keys.mul_(1e4)
     found = places(nn.Sequential(bounded, free), ExportOptions(input_size=(4, 8, 8)), OnnxRuntime())
-    bounded_site = replace(found[0], size=found[1].size)
-    assert bounded_site.signature != found[1].signature
+    elsewhere = replace(found[0], size=found[1].size)
+    assert elsewhere.signature != found[1].signature
 
 
 def test_a_layer_is_measured_between_convolutions(stir, monkeypatch):
@@ -320,7 +320,7 @@ class Twice(nn.Module):
         return self.pixel(self.shared(self.shared(x).mean((2, 3), keepdim=True)))
 
 
-def test_a_layer_that_runs_twice_is_a_site_of_its_first_size():
+def test_a_layer_that_runs_twice_is_measured_at_its_first_size():
     found = places(Twice(), ExportOptions(input_size=SIZE), OnnxRuntime())
     assert {place.name: place.size for place in found} == {"shared": (3, 8, 8), "pixel": (3, 1, 1)}
 

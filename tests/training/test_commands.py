@@ -142,7 +142,7 @@ def test_publish_only(zoo_train: Command, weights: Path) -> None:
     assert (weights / "testnet_static.safetensors").exists()
 
 
-def test_publish_only_follows_no_other_wish(zoo_train: Command, capsys: pytest.CaptureFixture) -> None:
+def test_publish_only_trains_nothing(zoo_train: Command, capsys: pytest.CaptureFixture) -> None:
     assert zoo_train(*SHORT) == 0
     assert zoo_train("--publish-only", "--model", "testnet_kw") == 2
     assert "the run is of testnet_static, not of testnet_kw; leave --model out" in capsys.readouterr().err

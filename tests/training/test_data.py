@@ -10,7 +10,7 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from zoo.errors import ZooError
-from zoo.training.data import load_cifar10
+from zoo.training.data import Split, hold_out, load_cifar10
 
 from .helpers import WriteParquet, encode, make_images
 
@@ -154,3 +154,15 @@ def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(CIFAR10, "__init__", fail)
     with pytest.raises(ZooError, match=r"cannot get CIFAR-10 into .*: no route to host\. .*--data"):
         load_cifar10("train", download_root=tmp_path)
+
+
+def test_the_last_images_are_held_out_and_no_others(split: Split) -> None:
+    rest, held = hold_out(split, 10)
+    assert torch.equal(torch.cat([rest.images, held.images]), split.images)
+    assert torch.equal(torch.cat([rest.labels, held.labels]), split.labels)
+    assert (len(rest), len(held), rest.sha256) == (54, 10, split.sha256)
+    for count in (64, 100):
+        with pytest.raises(
+            ZooError, match=f"{count} images cannot be held out of the 64 in made for a test; h"
+        ):
+            hold_out(split, count)

@@ -67,7 +67,9 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
     """
     left = len(split) - count
     if left < 1:
-        raise ZooError(f"{count} images cannot be held out of the {len(split)} in {split.source}.")
+        raise ZooError(
+            f"{count} images cannot be held out of the {len(split)} in {split.source}; hold out fewer."
+        )
     held = replace(split, images=split.images[left:], labels=split.labels[left:])
     return first(split, left), held
 

@@ -1,4 +1,4 @@
-"""What a classifier makes of an image that is turned, zoomed or sheared, and how sure it is.
+"""What a classifier makes of an image that is turned, zoomed or sheared.
 
 The question dynamic kernels raise is whether kernels made for the image follow its viewpoint. So a model is
 measured against each transformation alone, step by step, next to its static twin.

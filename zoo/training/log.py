@@ -12,7 +12,7 @@ from zoo.cli import atomic_path
 
 FILE = "log.jsonl"
 PICTURE = "learning_curve.png"
-#: Where a record has the clean top-1 of the averaged weights, on which images.
+#: Keys of a record for the clean top-1 of the averaged weights: of test images, of held-out ones.
 TEST, HELD_OUT = "top1", "top1_held_out"
 
 _EVALUATED = {TEST: "test", HELD_OUT: "held out"}

@@ -66,7 +66,8 @@ def train(
         run_dir: an existing folder; receives ``checkpoint.safetensors`` and ``log.jsonl``.
         test: images for the averaged weights to be evaluated on, clean at full size; None skips it. Where the
             recipe holds images out, these take their place.
-        eval_every: evaluate after every so many epochs; None means at the end of each phase.
+        eval_every: evaluate after every so many epochs and at the end, or never (0); None means at the end
+            of each phase.
         save_every: write the checkpoint and draw the learning curve after every so many epochs, and at the
             end. A GPU can take less time for an epoch than the disk for a checkpoint.
         resume: go on from the checkpoint in ``run_dir``.
@@ -84,8 +85,7 @@ def train(
     if not len(data):
         raise ZooError(f"there are no images to learn from in {data.source}.")
     if recipe.held_out:
-        data, held = hold_out(data, recipe.held_out)
-        test = None if test is None else held
+        data, test = hold_out(data, recipe.held_out)
     run = _Run(recipe, model, data, run_dir, Progress(recipe, facts=facts or {}))
     phase_ends = {sum(epochs for _, epochs in recipe.phases[: i + 1]) for i in range(len(recipe.phases))}
     try:
@@ -98,8 +98,11 @@ def train(
             while not run.progress.finished:
                 record = run.epoch()
                 number = record["epoch"]
-                due = number in phase_ends if eval_every is None else number % eval_every == 0
-                if test is not None and (due or run.progress.finished):
+                if eval_every is None:
+                    due = number in phase_ends
+                else:
+                    due = eval_every > 0 and (number % eval_every == 0 or run.progress.finished)
+                if test is not None and due:
                     run.evaluate(record, test)
                 run.finish_epoch(record, save=number % save_every == 0 or run.progress.finished)
     finally:

@@ -154,15 +154,15 @@ def publish(
 
     Raises:
         ZooError: there is no run, it is not finished, or its checkpoint is damaged; or the published weights
-            are more accurate on the same images, clean or warped.
+            are more accurate on these images, clean or warped, or were measured on others.
     """
     progress = finished_run(run_dir)
     recipe = progress.recipe
+    known = {} if replace_better else _comparable(recipe.model, test)
     state = checkpoint.read_ema(run_dir)
     model = zoo.create_model(recipe.model)
     model.load_state_dict(state)
     unrounded = top1(place(model), test, title="clean, fp32")
-    known = {} if replace_better else _comparable(recipe.model, test)
     if known:  # at once: the warps take minutes
         _check_no_worse(recipe.model, "clean", unrounded, known.get("top1_fp32", known["top1"]))
     rounded = as_published(state)
@@ -188,10 +188,19 @@ def publish(
 
 
 def _comparable(name: str, test: Split) -> dict[str, Any]:
-    """Return the manifest's figures of a model's weights, none if they are of other images than ``test``."""
+    """Return the manifest's figures of a model's weights, none where there are none.
+
+    Raises:
+        ZooError: they are of other images than ``test``.
+    """
     known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
-    same = known.get("data", {}).get("sha256") == test.sha256 and known["images"] == len(test)
-    return known if same else {}
+    if known and (known.get("data", {}).get("sha256"), known["images"]) != (test.sha256, len(test)):
+        source = known.get("data", {}).get("source", "others")
+        raise ZooError(
+            f"the published weights of {name} were measured on other images ({source}); nothing was replaced, "
+            "but --publish-only with the same --data compares, and with --replace it does not ask."
+        )
+    return known
 
 
 def _check_no_worse(name: str, kind: str, reached: float, best: float, slack: float = 0.0) -> None:

@@ -77,7 +77,7 @@ def test_accuracy_has_the_twin_first_and_only_what_was_evaluated(known, tmp_path
     assert rows(results.accuracy(tmp_path))[1][3:] == [""] * 5
 
 
-def test_the_calibration_error_is_that_of_all_images(known, tmp_path):
+def test_the_calibration_error_is_the_manifests(known, tmp_path):
     results.read_manifest()[KW]["figures"]["calibration_error"] = 3.25
     assert [row[-1] for row in rows(results.accuracy(tmp_path))] == ["", "3.2 %"]
 

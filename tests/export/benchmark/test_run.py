@@ -220,7 +220,7 @@ def test_nothing_measured_is_an_error(workshop, monkeypatch):
         ({"passes": 0}, "over 0 passes"),
     ],
 )
-def test_too_little_effort_is_refused(budget, words):
+def test_too_small_a_budget_is_refused(budget, words):
     with pytest.raises(ZooError, match=words):
         Budget(**budget)
 
