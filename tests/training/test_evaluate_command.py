@@ -114,8 +114,8 @@ def test_what_is_known_of_more_or_other_images_is_kept_unless_forced(
     assert cli.run(evaluate.main, [*words, "4"]) == 0
     printed = capsys.readouterr().out
     for what in ("figures", "curves"):
-        kept = f"{what} of testnet_static of other images (CIFAR-10, parquet folder data, test); give the same --data, or"
-        assert f"not recorded: the weights folder has {kept}" in printed
+        kept = f"{what} of testnet_static of other images (CIFAR-10, parquet folder data, test)"
+        assert f"not recorded: the weights folder has {kept}; give the same --data" in printed
     assert figures()["data"]["sha256"] == invariance.read()["testnet_static"]["data"]["sha256"] == "of others"
     assert cli.run(evaluate.main, [*words, "4", "--force"]) == 0
     assert figures()["data"]["sha256"] == before["data"]["sha256"]

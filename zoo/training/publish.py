@@ -197,8 +197,8 @@ def _comparable(name: str, test: Split) -> dict[str, Any]:
     if known and (known.get("data", {}).get("sha256"), known["images"]) != (test.sha256, len(test)):
         source = known.get("data", {}).get("source", "others")
         raise ZooError(
-            f"the published weights of {name} were measured on other images ({source}); nothing was replaced, "
-            "but --publish-only with the same --data compares, and with --replace it does not ask."
+            f"the published weights of {name} were measured on other images ({source}), so nothing was "
+            "replaced; --publish-only with the same --data compares the two, --replace publishes these nonetheless."
         )
     return known
 
