@@ -198,7 +198,7 @@ def _comparable(name: str, test: Split) -> dict[str, Any]:
         source = known.get("data", {}).get("source", "others")
         raise ZooError(
             f"the published weights of {name} were measured on other images ({source}), so nothing was "
-            "replaced; --publish-only with the same --data compares the two, --replace publishes these nonetheless."
+            "replaced; --publish-only with the same --data compares the two, --replace publishes these."
         )
     return known
 
