@@ -3,6 +3,9 @@
 python -m zoo.train --recipe finish --model resnet18_static --seed 1 --run-dir runs/static_1    # and so on
 python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 
+Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is
+held against that seed by seed.
+
 Writes seeds.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.
 """
 
@@ -31,8 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
         return {"model": progress.recipe.model, "seed": progress.recipe.seed, **kept}
 
-    compare("seeds", words, options, check_alike, row, lambda _: {})
+    compare("seeds", words, options, check_alike, row, _start)
     return 0
+
+
+def _start(progress: Progress) -> dict[str, Any]:
+    """Return whether runs start from weights."""
+    return {"from_weights": bool(progress.facts.get("started_from"))}
 
 
 def check_alike(runs: Mapping[Path, Progress]) -> None:

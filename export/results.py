@@ -281,15 +281,26 @@ def seeds(root: Path) -> str:
             found = [row[figure] for row in rows]
             cells.append(f"{mean(found):.2f} ± {stdev(found):.2f} %")
             cells.append(f"{min(found):.2f} to {max(found):.2f} %")
+            cells.append(_seed_by_seed(rows, models.get(twin_of(name), []), figure))
         lines.append(cells)
     header = ["model", "runs"]
     for images in _FIGURES:
-        header += [f"{images}, mean and standard deviation", "lowest to highest"]
+        header += [images, "lowest to highest", "over static, seed by seed"]
+    start = "all of a model from the same weights" if record["from_weights"] else "from no weights"
     how = (
-        f"Runs of {record['images_seen']:,} images, all of a model from the same weights; augmented: "
-        f"{_draws(record['draws'])}: `{record['command']}`"
+        f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; plus or "
+        f"minus is a standard deviation: `{record['command']}`"
     )
     return f"{pages.markdown(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
+
+
+def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figure: str) -> str:
+    """Return the points a model gains over its twin's run of the same seed, where there is one of each."""
+    its = {row["seed"]: row[figure] for row in twins}
+    if rows is twins or its.keys() != {row["seed"] for row in rows}:
+        return ""
+    gains = [row[figure] - its[row["seed"]] for row in rows]
+    return f"{mean(gains):+.2f} ± {stdev(gains):.2f}"
 
 
 def distilled(root: Path) -> str:

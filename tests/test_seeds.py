@@ -46,6 +46,7 @@ def test_it_writes_the_figures_of_every_seed(runs: dict[str, Path], tmp_path: Pa
     ]
     assert record["draws"] == 2
     assert record["images_seen"] == 8
+    assert record["from_weights"] is True
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.training.answers import Answers
 from zoo.training.invariance import STEPS
 
-TWIN, KW = "resnet18_static", "resnet18_kw"
+TWIN, KW, FGK = "resnet18_static", "resnet18_kw", "resnet18_fgk"
 
 
 def entry(top1, seconds=3600, started_from=None):
@@ -296,12 +296,22 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
     assert "one run each of 1,000 images, all from the same weights; angles: 20 images" in how
 
 
-def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path):
-    rows = [{"model": "m", "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
+@pytest.mark.parametrize(
+    ("from_weights", "start"), [(True, "all of a model from the same"), (False, "from no")]
+)
+def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, start):
+    rows = [{"model": TWIN, "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
+    rows += [
+        {"model": KW, "seed": seed, "top1": 71.5 + seed, "top1_augmented": 60.0 + seed} for seed in (2, 1, 0)
+    ]
+    rows += [{"model": FGK, "seed": seed, "top1": 70.0, "top1_augmented": 60.0} for seed in (1, 2)]
     record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": rows}
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/seeds.json").write_text(json.dumps(record))
+    (tmp_path / "docs/seeds.json").write_text(json.dumps(record | {"from_weights": from_weights}))
     table, _, how = results.seeds(tmp_path).rpartition("\n\n")
-    (line,) = table.splitlines()[2:]
-    assert line == "| `m` | 3 | 71.00 ± 1.00 % | 70.00 to 72.00 % | 60.00 ± 0.00 % | 60.00 to 60.00 % |"
-    assert "Runs of 1,000 images" in how
+    static, kw, fgk = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    clean, augmented = ["71.00 ± 1.00 %", "70.00 to 72.00 %"], ["60.00 ± 0.00 %", "60.00 to 60.00 %"]
+    assert static == [f"`{TWIN}`", "3", *clean, "", *augmented, ""]
+    assert (kw[4], kw[7]) == ("+1.50 ± 0.00", "+1.00 ± 1.00")
+    assert (fgk[4], fgk[7]) == ("", ""), "of other seeds"
+    assert f"Runs of 1,000 images, {start} weights; augmented" in how
