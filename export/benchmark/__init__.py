@@ -12,7 +12,6 @@ suffix ``_static``), on the same runtime, at the same batch size, in the same ru
     statistics    percentiles, paired ratios and their intervals
     results       what was measured, as JSON
     render, plot  tables and the picture, made of the JSON alone
-    pages, goals  the tables of README.md and docs/
     compare       one run against an earlier one
     breakdown     where a runtime's time goes, layer by layer, by its own clocks; profile and attribution
                   read them, ceilings says what the machine could do

@@ -1,11 +1,15 @@
-"""Small dynamic networks with weights that leave nothing without effect."""
+"""Small dynamic networks with weights that leave nothing without effect, and runs nobody had to wait for."""
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from export.benchmark.environment import FACTS
+from export.benchmark.plan import Candidate
+from export.benchmark.results import Result, Run
 from zoo.layers import FAMILIES
 
 Stir = Callable[..., nn.Module]
@@ -63,3 +67,33 @@ def small(stir: Stir) -> Callable[..., nn.Module]:
         return stir(model, seed)
 
     return build
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Run]:
+    """Return ``make_run(taxes, ...)``: a run of made-up candidates with these taxes, on a noisy machine."""
+
+    def make(taxes: dict[Candidate, float], rounds: int = 12, seed: int = 0, noise: float = 0.01) -> Run:
+        random = np.random.default_rng(seed)
+        drift = random.uniform(1, 3, rounds)  # of the machine, the same for all candidates of a round
+        results = []
+        for candidate in dict.fromkeys(each for one in taxes for each in (one.twin, one)):
+            tax = 1.0 if candidate.is_static else taxes[candidate]
+            own, twin = (
+                drift[:, None] * 2e6 * candidate.batch * random.uniform(1 - noise, 1 + noise, (rounds, 3))
+                for _ in range(2)
+            )
+            nanoseconds = (tax * own).astype(int).tolist()
+            beside = [] if candidate.is_static else twin.astype(int).tolist()
+            top1 = 50.0 + len(candidate.model)
+            results.append(
+                Result(
+                    candidate, nanoseconds, beside, {"unfold": 8}, 1_500_000, 2_000_000, top1, True, 3_000_000
+                )
+            )
+        facts = dict.fromkeys(FACTS) | {"date": "2026-11-21", "cpu": "a CPU", "cores": 2, "load": 0.5}
+        facts |= {"isa": "AVX2", "usable_cores": 2, "os": "Linux", "python": "3.12"}
+        facts["versions"] = {"torch": "2.15.0", "openvino": None}
+        return Run(tuple(results), facts, {"rounds": rounds}, ("skipped eager on cuda: there is none",))
+
+    return make

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from export import results
-from export.benchmark import compare, handoff, pages, render
-from export.benchmark.goals import goals
+from export.benchmark import compare, handoff, render
 from export.benchmark.handoff import FAR, NEAR
 from export.benchmark.measure import Samples, interleave
 from export.benchmark.plan import Candidate, Request, plan
 from export.benchmark.results import read
 from export.benchmark.run import Benchmark, Budget, apart
+from export.report import benchmarks, results
+from export.report.goals import goals
 from zoo.errors import ZooError
 from zoo.machine import usable_cores
 
@@ -218,7 +218,7 @@ def test_tables_have_near_cores_first(told_apart):
 
 
 def test_pages_tell_the_distances_apart(told_apart):
-    table, origin = pages.taxes(told_apart).split("\n\n")
+    table, origin = benchmarks.taxes(told_apart).split("\n\n")
     header, _, _, line = table.splitlines()
     assert header == "| model | onnx, batch 8 |"
     assert line.split("|")[2].strip()[:3] in ("1.2", "1.3"), "the near ones"

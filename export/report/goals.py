@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from export.benchmark import pages, render
+from export.benchmark import render
 from export.benchmark.environment import machine
 from export.benchmark.handoff import CORES
 from export.benchmark.plan import Candidate
 from export.benchmark.render import Row
 from export.benchmark.text import threads_of
+from export.report import benchmarks, markdown
 from zoo.catalog import split_name
 
 GOALS: dict[str, dict[int, float]] = {
@@ -35,8 +36,8 @@ def goals(root: Path) -> str:
     Runs held to a part of their machine's cores do not count: others had the rest.
     """
     machines: dict[str, dict[Candidate, _Entry]] = {}
-    for path in pages.on_whole_machines(root):
-        run = pages.read_today(path)
+    for path in benchmarks.on_whole_machines(root):
+        run = benchmarks.read_today(path)
         here = {row.result.candidate: row for row in render.rows(run) if _counts(row)}
         rank = len(here), run.environment["date"]
         found = machines.setdefault(machine(run.environment), {})
@@ -108,5 +109,5 @@ def _goals(name: str, rows: dict[Candidate, _Entry]) -> str:
     ]
     sums = [f"{sum(met)} of {len(met)} with {_threads(*how)}" for how, met in sorted(counts.items())]
     files = ", ".join(f"`{file}`" for file in dict.fromkeys(file for _, file, _ in rows.values()))
-    table = pages.markdown(header, "llr" + "r" * len(ways), cells)
+    table = markdown.table(header, "llr" + "r" * len(ways), cells)
     return f"{table}\n\n{name}, {files}: met are {'; '.join(sums)}."

@@ -1,7 +1,7 @@
 """The table of goals, made of runs alone."""
 
-from export.benchmark.goals import goals
 from export.benchmark.plan import Candidate
+from export.report.goals import goals
 
 KW = Candidate("resnet18_kw", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)

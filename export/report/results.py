@@ -12,11 +12,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from export.benchmark import pages, plot, render
+from export.benchmark import plot, render
 from export.benchmark.environment import machine
 from export.benchmark.results import read
 from export.benchmark.statistics import Interval, mean_interval
 from export.benchmark.subjects import twin_of
+from export.report import benchmarks, markdown
 from zoo import catalog
 from zoo.catalog import split_name
 from zoo.errors import ZooError
@@ -53,6 +54,26 @@ _FIGURES = {"clean": "top1", "augmented": "top1_augmented"}
 _LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
 
+def models(_root: Path) -> str:
+    """Return the trained and evaluated models, best clean top-1 first."""
+    manifest = read_manifest()
+    header = ["model", "parameters", "file", "clean top-1", "augmented top-1", "images seen", "trained on"]
+    rows = [
+        (
+            f"`{row.model}`",
+            f"{row.params / 1e6:.2f} M",
+            f"{manifest[row.model]['bytes'] / 1e6:.1f} MB",
+            f"{row.top1:.2f} %",
+            f"{row.top1_augmented:.2f} %",
+            f"{images_seen(manifest[row.model]):,}",
+            trained_on(manifest[row.model], brief=True),
+        )
+        for row in catalog.sort(catalog.rows(pretrained=True), "top1")
+        if row.top1_augmented is not None
+    ]
+    return markdown.table(header, "lrrrrrl", rows)
+
+
 def accuracy(_root: Path) -> str:
     """Return what the trained models make of images as they are, warped at random, and step by step."""
     evaluation = read_evaluation()
@@ -67,7 +88,7 @@ def accuracy(_root: Path) -> str:
         cells += [f"{curve_mean(found, *step):.1f} %" if found else "" for step in steps]
         error = figures.get("calibration_error")
         lines.append([*cells, "" if error is None else f"{error:.1f} %"])
-    table = pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+    table = markdown.table(header, "l" + "r" * (len(header) - 1), lines)
     few = sorted({f"{found['images']:,}" for found in evaluation.values()})
     rests = (
         f"\n\nRotation, scale, shear and what is unchanged are of {' or '.join(few)} images." if few else ""
@@ -91,7 +112,7 @@ def aims(_root: Path) -> str:
         [images, how, f"{aim:.0f} %", ", ".join(reached(name, images, aim) for name in names)]
         for images, how, aim, names in AIMS
     ]
-    return pages.markdown(["images", "to be trained", "aim", "reached, by weights of"], "llrl", lines)
+    return markdown.table(["images", "to be trained", "aim", "reached, by weights of"], "llrl", lines)
 
 
 def against_twin(root: Path) -> str:
@@ -126,7 +147,7 @@ def against_twin(root: Path) -> str:
                 f"{row.tax.value:.2f}x" if row and row.tax else "",
             ]
         )
-    return pages.markdown(header, "l" + "r" * (len(header) - 1), lines)
+    return markdown.table(header, "l" + "r" * (len(header) - 1), lines)
 
 
 def _followed(found: dict[str, Any]) -> tuple[int, str | None]:
@@ -183,7 +204,7 @@ def costs(root: Path) -> str:
                 measured_on,
             ]
         )
-    return pages.markdown(header, "lrrrrrrrl", lines)
+    return markdown.table(header, "lrrrrrrrl", lines)
 
 
 def transfer(root: Path) -> str:
@@ -204,7 +225,7 @@ def transfer(root: Path) -> str:
         f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
         f"tested at 32 px, from {starts}: `{record['command']}`"
     )
-    return f"{pages.markdown(header, 'lrrr', lines)}\n\n{budget}"
+    return f"{markdown.table(header, 'lrrr', lines)}\n\n{budget}"
 
 
 def sizes(root: Path) -> str:
@@ -243,7 +264,7 @@ def _sizes(record: Mapping[str, Any]) -> str:
         f"error at most {error:.1f} points); onnxruntime, one thread of {record['cpu']}: "
         f"`{record['command']}`"
     )
-    return f"{pages.markdown([*header, 'clean top-1'], 'll' + 'r' * (len(header) - 1), lines)}\n\n{budget}"
+    return f"{markdown.table([*header, 'clean top-1'], 'll' + 'r' * (len(header) - 1), lines)}\n\n{budget}"
 
 
 def spared(root: Path) -> str:
@@ -265,7 +286,7 @@ def spared(root: Path) -> str:
         f"{record['model']}, one run each of {record['images_seen']:,} images, all from the same weights; "
         f"angles: {images:,} images: `{record['command']}`"
     )
-    return f"{pages.markdown(header, 'r' * len(header), lines)}\n\n{how}"
+    return f"{markdown.table(header, 'r' * len(header), lines)}\n\n{how}"
 
 
 def seeds(root: Path) -> str:
@@ -291,7 +312,7 @@ def seeds(root: Path) -> str:
         f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; plus or "
         f"minus is a standard deviation: `{record['command']}`"
     )
-    return f"{pages.markdown(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
+    return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
 
 def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figure: str) -> str:
@@ -317,7 +338,7 @@ def distilled(root: Path) -> str:
         f"`{record['model']}`, {record['images_seen']:,} images each, from the same weights, with the same "
         f"seed; augmented: {_draws(record['draws'])}: `{record['command']}`"
     )
-    return f"{pages.markdown(['teacher', *_FIGURES], 'lrr', lines)}\n\n{how}"
+    return f"{markdown.table(['teacher', *_FIGURES], 'lrr', lines)}\n\n{how}"
 
 
 def _draws(count: int) -> str:
@@ -339,7 +360,7 @@ def curves(root: Path) -> str:
 
 
 def pictures(_root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
-    """Return a picture for each backbone whose models were followed, as ``export.benchmark.pages`` does."""
+    """Return a picture for each backbone whose models were followed, as ``export.report.benchmarks`` does."""
     groups: dict[str, dict[str, Any]] = {}
     for name, found in read_evaluation().items():
         groups.setdefault(split_name(name)[0], {})[name] = found
@@ -415,11 +436,11 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
     found: dict[str, tuple[render.Row, str]] = {}
 
     def rank(path: Path) -> tuple[int, str]:
-        return pages.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
+        return benchmarks.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
 
-    for path in sorted(pages.on_whole_machines(root), key=rank):
+    for path in sorted(benchmarks.on_whole_machines(root), key=rank):
         where = machine(read(path).environment)
-        for row in reversed(pages.headline(path)):
+        for row in reversed(benchmarks.headline(path)):
             it = row.result.candidate
             if it.is_usual and (it.runtime, it.batch) == (RUNTIME, BATCH):
                 found[it.model] = row, where

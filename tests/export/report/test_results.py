@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from export import results
-from export.benchmark import pages
 from export.benchmark.plan import Candidate
+from export.report import benchmarks, results
 from zoo.errors import ZooError
 from zoo.training.answers import Answers
 from zoo.training.invariance import STEPS
@@ -263,7 +262,7 @@ def test_the_headline_has_the_most_threads(make_run, tmp_path):
     path = tmp_path / "results.json"
     two = Candidate(KW, batch=1, threads=2)
     path.write_text(make_run({replace(two, threads=1): 2.0, two: 3.0}).to_json())
-    assert {row.result.candidate.threads for row in pages.headline(path)} == {2}
+    assert {row.result.candidate.threads for row in benchmarks.headline(path)} == {2}
 
 
 def test_a_picture_is_drawn_anew_when_its_models_change(known, tmp_path):

@@ -1,0 +1,10 @@
+"""The generated tables and pictures of the README and docs/: ``python -m export.report``.
+
+command      the pages, and which function makes which of their tables
+benchmarks   from ``benchmarks/*.json`` and ``benchmarks/runtimes/``
+records      from ``benchmarks/breakdown/`` and ``benchmarks/training/``, and the prices of lowerings
+goals        the taxes that are aimed at, and what of them is reached
+results      from the weights folder, and from what scripts in docs/ compared
+families     from the layers themselves, and from the pictures of their kernels
+markdown     tables and what stands around them
+"""
