@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.report import benchmarks, families, records, results
+from export.report import benchmarks, comparisons, families, records, results
 from export.report.goals import goals
 from export.report.records import CHECKOUT
 from zoo import cli
@@ -89,17 +89,17 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "aims": results.aims,
         "accuracy": results.accuracy,
         "curves": results.curves,
-        "spared": results.spared,
-        "seeds": results.seeds,
-        "distilled": results.distilled,
+        "spared": comparisons.spared,
+        "seeds": comparisons.seeds,
+        "distilled": comparisons.distilled,
         "against the twin": results.against_twin,
         "costs": results.costs,
-        "transfer": results.transfer,
+        "transfer": comparisons.transfer,
     },
     "docs/performance.md": {
         "runtimes": benchmarks.runtimes,
         "goals": goals,
-        "sizes": results.sizes,
+        "sizes": comparisons.sizes,
         "choices": records.choices,
     },
     "docs/measurements.md": {

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from export.benchmark import plot, render
@@ -18,6 +17,7 @@ from export.benchmark.results import read
 from export.benchmark.statistics import Interval, mean_interval
 from export.benchmark.subjects import twin_of
 from export.report import benchmarks, markdown
+from export.report.comparisons import FIGURES, in_points
 from zoo import catalog
 from zoo.catalog import split_name
 from zoo.errors import ZooError
@@ -31,9 +31,6 @@ from zoo.training.invariance import read as read_evaluation
 
 RUNTIME, BATCH = "onnx", 1
 """The way to run a model, in fp32 on a CPU, whose latency stands for its cost."""
-
-QUARTERS = ("0", "90", "180", "270")
-"""Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
 
 AIMS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
     ("clean", "with a GPU", 93, ("resnet18_static", "resnet18_kw", "resnet18_fgk", "resnet18_dpk")),
@@ -50,7 +47,6 @@ AIMS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
 )
 """The top-1 in percent that this project aims at: of which images, how trained, how much, by which models."""
 
-_FIGURES = {"clean": "top1", "augmented": "top1_augmented"}
 _LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
 
@@ -104,7 +100,7 @@ def aims(_root: Path) -> str:
         entry = trained.get(name)
         if entry is None:
             return f"`{name}` no weights"
-        figure = entry["figures"][_FIGURES[images]]
+        figure = entry["figures"][FIGURES[images]]
         text = f"**{figure:.2f} %**" if figure >= aim else f"{figure:.2f} %"
         return f"`{name}` {text} ({trained_on(entry, brief=True)})"
 
@@ -131,7 +127,7 @@ def against_twin(root: Path) -> str:
             for figure in ("top1", "top1_augmented")
         ]
         if name in answers and twin in answers and answers[name].data_sha256 == answers[twin].data_sha256:
-            points = [_points(interval) for interval in paired_gains(answers[name], answers[twin])]
+            points = [in_points(gain) for gain in paired_gains(answers[name], answers[twin])]
         mine, its = evaluation.get(name), evaluation.get(twin)
         if mine and its and _followed(mine) != _followed(its):
             mine = None  # other images are easier or harder by more than families differ
@@ -169,11 +165,6 @@ def paired_gains(mine: Answers, its: Answers) -> tuple[Interval, Interval]:
     return mean_interval(gain[0]), mean_interval(gain[1:].mean(axis=0))
 
 
-def _points(gained: Interval) -> str:
-    """Return points gained and how far the images at hand leave them open."""
-    return f"{gained.value:+.1f} [{gained.low:+.1f}, {gained.high:+.1f}]"
-
-
 def costs(root: Path) -> str:
     """Return what each trained model takes: parameters, file, training, and a call of it deployed."""
     latency, params = _latency(root), _params()
@@ -205,152 +196,6 @@ def costs(root: Path) -> str:
             ]
         )
     return markdown.table(header, "lrrrrrrrl", lines)
-
-
-def transfer(root: Path) -> str:
-    """Return what docs/transfer.py reached from each start, as it lies in docs/transfer.json."""
-    record = _record(root, "transfer")
-    header = [
-        "start",
-        "always the commonest class",
-        "before training",
-        f"top-1 of {record['test_images']:,} images",
-    ]
-    lines = [
-        [row["title"], *(f"{row[figure]:.1f} %" for figure in ("commonest", "before", "top1"))]
-        for row in record["rows"]
-    ]
-    starts = " and ".join(f"{name} at {start['top1']:.1f} %" for name, start in record["starts"].items())
-    budget = (
-        f"{record['epochs']} epochs of {record['images']:,} images at {record['size']} px each, "
-        f"tested at 32 px, from {starts}: `{record['command']}`"
-    )
-    return f"{markdown.table(header, 'lrrr', lines)}\n\n{budget}"
-
-
-def sizes(root: Path) -> str:
-    """Return what other sizes of layers save and cost, and fewer of them, as docs/sizes.py measured it."""
-    names = sorted(path.stem for path in (root / "docs").glob("sizes_*.json"))
-    if not names:
-        raise ZooError(f"there is no {root / 'docs'}/sizes_*.json; python docs/sizes.py makes one.")
-    return "\n\n".join(_sizes(_record(root, name)) for name in names)
-
-
-def _sizes(record: Mapping[str, Any]) -> str:
-    how = record["recipe"]
-    batches = list(record["rows"][0]["tax"])
-    header = [
-        "family",
-        "size",
-        "parameters",
-        "multiplies an image",
-        *(f"tax, batch {batch}" for batch in batches),
-    ]
-    lines = []
-    for row in record["rows"]:
-        size = ", ".join(
-            f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in row["sizes"].items()
-        )
-        numbers = [f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.0f} M"]
-        taxes = [f"{row['tax'][batch]:.2f}" for batch in batches]
-        lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %"])
-    an_epoch = how["images_per_epoch"] // how["batch_size"] * how["batch_size"]
-    phases = " and ".join(f"{epochs * an_epoch:,} at {size} px" for size, epochs in how["phases"])
-    error = 100 * (0.25 / record["test_images"]) ** 0.5
-    start = " from the static network's published weights" if record.get("pretrained") else ""
-    budget = (
-        f"{record['model']}{start}, {phases}, one seed, {record['test_images']:,} test images (standard "
-        f"error at most {error:.1f} points); onnxruntime, one thread of {record['cpu']}: "
-        f"`{record['command']}`"
-    )
-    return f"{markdown.table([*header, 'clean top-1'], 'll' + 'r' * (len(header) - 1), lines)}\n\n{budget}"
-
-
-def spared(root: Path) -> str:
-    """Return what docs/spared.py found of runs with other shares of unwarped images."""
-    record = _record(root, "spared")
-    header = ["not warped", "turned, not warped", "clean", "augmented"]
-    header += [*(f"{step} degrees" for step in QUARTERS), "rotation", "unchanged when turned"]
-    lines = []
-    for row in sorted(record["rows"], key=lambda row: (row["upright"], row["turned"])):
-        spread = f" ± {row['top1_augmented_std']:.2f}" if "top1_augmented_std" in row else ""
-        followed = row["curves"]
-        cells = [f"{row['upright']:.0%}", f"{row['turned']:.0%}"]
-        cells += [f"{row['top1']:.2f} %", f"{row['top1_augmented']:.2f}{spread} %"]
-        cells += [f"{followed['top1']['rotation'][step]:.1f} %" for step in QUARTERS]
-        cells += [f"{curve_mean(followed, figure, 'rotation'):.1f} %" for figure in ("top1", "unchanged")]
-        lines.append(cells)
-    images = record["rows"][0]["curves"]["images"]
-    how = (
-        f"{record['model']}, one run each of {record['images_seen']:,} images, all from the same weights; "
-        f"angles: {images:,} images: `{record['command']}`"
-    )
-    return f"{markdown.table(header, 'r' * len(header), lines)}\n\n{how}"
-
-
-def seeds(root: Path) -> str:
-    """Return what docs/seeds.py found of runs that differ in their seed, model by model."""
-    record = _record(root, "seeds")
-    models: dict[str, list[dict[str, Any]]] = {}
-    for row in record["rows"]:
-        models.setdefault(row["model"], []).append(row)
-    lines = []
-    for name, rows in models.items():
-        cells = [f"`{name}`", str(len(rows))]
-        for figure in _FIGURES.values():
-            found = [row[figure] for row in rows]
-            cells.append(f"{mean(found):.2f} ± {stdev(found):.2f} %")
-            cells.append(f"{min(found):.2f} to {max(found):.2f} %")
-            cells.append(_seed_by_seed(rows, models.get(twin_of(name), []), figure))
-        lines.append(cells)
-    header = ["model", "runs"]
-    for images in _FIGURES:
-        header += [images, "lowest to highest", "over static, seed by seed"]
-    start = "all of a model from the same weights" if record["from_weights"] else "from no weights"
-    how = (
-        f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; plus or "
-        f"minus is a standard deviation: `{record['command']}`"
-    )
-    return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
-
-
-def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figure: str) -> str:
-    """Return the points a model gains over its twin's run of the same seed, where there is one of each."""
-    its = {row["seed"]: row[figure] for row in twins}
-    if rows is twins or its.keys() != {row["seed"] for row in rows}:
-        return ""
-    gains = [row[figure] - its[row["seed"]] for row in rows]
-    return f"{mean(gains):+.2f} ± {stdev(gains):.2f}"
-
-
-def distilled(root: Path) -> str:
-    """Return what docs/distilled.py found of two runs, one with a teacher."""
-    record = _record(root, "distilled")
-    lines = []
-    for row in record["rows"]:
-        cells = [f"`{row['teacher']}`" if row["teacher"] else "none"]
-        for figure, gain in (("top1", "gain"), ("top1_augmented", "gain_augmented")):
-            gained = f" ({_points(Interval(*row[gain]))})" if gain in row else ""
-            cells.append(f"{row[figure]:.2f} %{gained}")
-        lines.append(cells)
-    how = (
-        f"`{record['model']}`, {record['images_seen']:,} images each, from the same weights, with the same "
-        f"seed; augmented: {_draws(record['draws'])}: `{record['command']}`"
-    )
-    return f"{markdown.table(['teacher', *_FIGURES], 'lrr', lines)}\n\n{how}"
-
-
-def _draws(count: int) -> str:
-    return f"{count} draw{'s' * (count > 1)}, the same for all"
-
-
-def _record(root: Path, name: str) -> Any:
-    """Return what docs/NAME.py wrote."""
-    path = root / f"docs/{name}.json"
-    if not path.is_file():
-        raise ZooError(f"there is no {path}; python docs/{name}.py makes it.")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def curves(root: Path) -> str:

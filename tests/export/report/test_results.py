@@ -1,6 +1,5 @@
 """docs/results.md: what the manifest, the evaluation and the benchmarks say, in the right columns."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 
 from export.benchmark.plan import Candidate
 from export.report import benchmarks, results
-from zoo.errors import ZooError
 from zoo.training.answers import Answers
 from zoo.training.invariance import STEPS
 
@@ -141,86 +139,6 @@ def test_costs_add_up_the_runs_that_a_model_started_from(known, tmp_path):
     ]
 
 
-def test_distilled_shows_what_the_teacher_brought(tmp_path):
-    record = {
-        "model": "resnet18_dpk",
-        "images_seen": 1000,
-        "draws": 1,
-        "command": "python docs/distilled.py",
-        "rows": [
-            {"teacher": None, "top1": 61.0, "top1_augmented": 50.5},
-            {
-                "teacher": TWIN,
-                "top1": 60.5,
-                "top1_augmented": 52.0,
-                "gain": [-0.5, -1.0, 0.0],
-                "gain_augmented": [1.5, 1.0, 2.0],
-            },
-        ],
-    }
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/distilled.json").write_text(json.dumps(record))
-    text = results.distilled(tmp_path)
-    assert rows(text) == [
-        ["none", "61.00 %", "50.50 %"],
-        ["`resnet18_static`", "60.50 % (-0.5 [-1.0, +0.0])", "52.00 % (+1.5 [+1.0, +2.0])"],
-    ]
-    assert "1,000 images each" in text
-    assert "1 draw, the same for all" in text
-
-
-def test_transfer_shows_every_start_and_the_budget(tmp_path):
-    record = {
-        "test_images": 1000,
-        "images": 500,
-        "epochs": 3,
-        "size": 16,
-        "command": "python docs/transfer.py",
-        "starts": {KW: {"sha256": "0", "top1": 62.04}, TWIN: {"sha256": "1", "top1": 60.0}},
-        "rows": [{"title": "scratch", "classes": 2, "commonest": 60.0, "before": 41.0, "top1": 61.23}],
-    }
-    with pytest.raises(ZooError, match=r"there is no .*transfer\.json; python docs/transfer\.py makes it"):
-        results.transfer(tmp_path)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/transfer.json").write_text(json.dumps(record))
-    table, _, budget = results.transfer(tmp_path).rpartition("\n\n")
-    assert rows(table) == [["scratch", "60.0 %", "41.0 %", "61.2 %"]]
-    assert budget == (
-        "3 epochs of 500 images at 16 px each, tested at 32 px, from resnet18_kw at 62.0 % and "
-        "resnet18_static at 60.0 %: `python docs/transfer.py`"
-    )
-
-
-def test_sizes_show_what_each_saves_and_costs(tmp_path):
-    cost = {"params": 4_900_000, "macs": 253_400_000, "tax": {"1": 1.0, "8": 1.004}, "top1": 41.23}
-    record = {
-        "model": "resnet10",
-        "recipe": {"phases": [[16, 4], [32, 1]], "images_per_epoch": 5001, "batch_size": 50},
-        "test_images": 2500,
-        "cpu": "a processor",
-        "command": "python docs/sizes.py",
-        "rows": [
-            {"family": "static", "sizes": {}, **cost},
-            {"family": "fgk", "sizes": {"embedding_dim": 2, "stages": [2, 3]}, **cost},
-        ],
-    }
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/sizes_resnet10.json").write_text(json.dumps(record))
-    table, _, budget = results.sizes(tmp_path).rpartition("\n\n")
-    shown = ["4.90 M", "253 M", "1.00", "1.00", "41.2 %"]
-    assert rows(table) == [["static", "", *shown], ["fgk", "embedding_dim 2, stages 2 and 3", *shown]]
-    assert budget == (
-        "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed, 2,500 test images (standard error at most "
-        "1.0 points); onnxruntime, one thread of a processor: `python docs/sizes.py`"
-    )
-    other = {**record, "model": "another", "pretrained": True}
-    (tmp_path / "docs/sizes_another.json").write_text(json.dumps(other))
-    assert "another from the static network's published weights, 20,000 at" in results.sizes(tmp_path)
-    assert results.sizes(tmp_path).count("one seed") == 2
-    with pytest.raises(ZooError, match=r"sizes_\*\.json; python docs/sizes\.py makes one"):
-        results.sizes(tmp_path / "docs")
-
-
 def test_latency_is_that_of_the_latest_results(make_run, tmp_path):
     folder = tmp_path / "benchmarks"
     folder.mkdir()
@@ -273,44 +191,3 @@ def test_a_picture_is_drawn_anew_when_its_models_change(known, tmp_path):
     assert source.encode() in (tmp_path / "drawn.png").read_bytes()
     known[KW] = followed(10.0, 10.0)
     assert results.pictures(tmp_path)[name][0] != source
-
-
-def test_spared_shows_every_run_by_its_shares(tmp_path):
-    with pytest.raises(ZooError, match=r"there is no .*spared\.json; python docs/spared\.py makes it"):
-        results.spared(tmp_path)
-
-    def row(upright, top1):
-        rotation = {str(step): 50.0 + (step == 90) for step in STEPS["rotation"]}
-        followed = {"images": 20, "top1": {"rotation": rotation}, "unchanged": {"rotation": rotation}}
-        shares = {"upright": upright, "turned": 0.25}
-        return shares | {"top1": top1, "top1_augmented": 40.0, "curves": followed}
-
-    record = {"model": "m", "images_seen": 1000, "command": "python docs/spared.py"}
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/spared.json").write_text(json.dumps(record | {"rows": [row(0.5, 80.0), row(0, 70.0)]}))
-    table, _, how = results.spared(tmp_path).rpartition("\n\n")
-    first, second = table.splitlines()[2:]
-    assert first == "| 0% | 25% | 70.00 % | 40.00 % | 50.0 % | 51.0 % | 50.0 % | 50.0 % | 50.0 % | 50.0 % |"
-    assert second.startswith("| 50% | 25% | 80.00 % |")
-    assert "one run each of 1,000 images, all from the same weights; angles: 20 images" in how
-
-
-@pytest.mark.parametrize(
-    ("from_weights", "start"), [(True, "all of a model from the same"), (False, "from no")]
-)
-def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, start):
-    rows = [{"model": TWIN, "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
-    rows += [
-        {"model": KW, "seed": seed, "top1": 71.5 + seed, "top1_augmented": 60.0 + seed} for seed in (2, 1, 0)
-    ]
-    rows += [{"model": FGK, "seed": seed, "top1": 70.0, "top1_augmented": 60.0} for seed in (1, 2)]
-    record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": rows}
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/seeds.json").write_text(json.dumps(record | {"from_weights": from_weights}))
-    table, _, how = results.seeds(tmp_path).rpartition("\n\n")
-    static, kw, fgk = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
-    clean, augmented = ["71.00 ± 1.00 %", "70.00 to 72.00 %"], ["60.00 ± 0.00 %", "60.00 to 60.00 %"]
-    assert static == [f"`{TWIN}`", "3", *clean, "", *augmented, ""]
-    assert (kw[4], kw[7]) == ("+1.50 ± 0.00", "+1.00 ± 1.00")
-    assert (fgk[4], fgk[7]) == ("", ""), "of other seeds"
-    assert f"Runs of 1,000 images, {start} weights; augmented" in how
