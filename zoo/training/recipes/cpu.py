@@ -13,10 +13,11 @@ network: finished for four epochs with that share, mobilenetv3_small_100_static 
 images, without it 71 % (docs/results.md, from one base).
 
 What to expect: mobilenetv3_small_100_static has 81.4 % of the clean test images after these 42 epochs, in
-2.7 hours on one thread of an AMD EPYC (Zen 5) beside other work. The other figures are of several runs one
-after the other (weights/manifest.json): resnet18_static had 80 to 82 % after 36 epochs. dpk takes longer:
-mobilenetv3_small_100_dpk had 76 % after 37 epochs of its own and 80 % after 58, resnet18_dpk, two fifths of
-its images smaller, 77 % after 110.
+2.7 hours on one thread of an AMD EPYC (Zen 5) beside other work; mobilenetv3_small_100_dpk 82.1 % after its
+58 from there, in 2.4 hours on two threads (torchrun with two processes). Their logs lie in
+``benchmarks/training/logs/``. The other figures are of several runs one after the other
+(weights/manifest.json and earlier ones): resnet18_static had 80 to 82 % after 36 epochs, resnet18_dpk, two
+fifths of its images smaller, 77 % after 110.
 
 ``--amp bf16`` can pay where the processor multiplies bf16 (AVX512-BF16 or AMX): docs/performance.md has it
 for resnet18, where all but fgk of the families measured gain.

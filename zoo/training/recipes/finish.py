@@ -3,14 +3,14 @@
 python -m zoo.train --recipe finish --model resnet18_kw --publish
 python -m zoo.train --recipe finish --model resnet18_kw --compile --publish    # faster; not for dyconv
 
-Alike for a family and its twin, but longer for a family that can hold the base's kernels only nearly, as fgk
-does. Half of the images are upright, as in the base. What to expect: from the recipe's own base
-mobilenetv3_small_100_static has 81.4 % of the clean and 65.1 % of the augmented test images, kw 81.3 % of the
-clean ones. The published weights of mobilenetv3_small_100, but those of dpk, are from it with ``--phases 32:1
---lr 1e-3`` and from a base of 64 epochs: static, kw, condconv and dyconv have 80.6 to 80.9 % of the clean
-images and 67.4 to 67.5 % of the augmented ones. fgk had 77.3 % after such an epoch and 80.5 % after seven
-more (``--phases 32:7 --lr 1e-3`` from there); its eight in one run are not measured. Another epoch with
-``--lr 3e-4`` changes static by a half point at most (docs/results.md).
+Alike for a family and its twin, but longer for a family that can hold the base's kernels only nearly, as
+fgk does. Half of the images are upright, as in the base. What to expect: from the recipe's own bases
+mobilenetv3_small_100_static has 81.4 % of the clean and 65.1 % of the augmented test images, kw 81.3 % of
+the clean ones, dpk 82.1 and 68.8 %, which are the published weights. Those of the other models are from it
+with ``--phases 32:1 --lr 1e-3`` and from a base of 64 epochs: static, kw, condconv and dyconv have 80.6 to
+80.9 % of the clean images and 67.4 to 67.5 % of the augmented ones. fgk had 77.3 % after such an epoch and
+80.5 % after seven more (``--phases 32:7 --lr 1e-3`` from there); its eight in one run are not measured.
+Another epoch with ``--lr 3e-4`` changes static's clean accuracy by half a point at most (docs/results.md).
 """
 
 from zoo.catalog import split_name
