@@ -113,10 +113,9 @@ def _may_replace(
         counts: an option, what it says, and what it was for ``known``.
     """
     option, count, before = counts
-    data = known.get("data", {})
-    if data.get("sha256", test.sha256) != test.sha256:
+    if known and not test.is_of(known):
         kept, cure = (
-            f"of other images ({data.get('source')})",
+            f"of other images ({known.get('data', {}).get('source')})",
             "give the same --data, or --force to replace them",
         )
     elif before > count:
@@ -129,8 +128,8 @@ def _may_replace(
 
 def _note(name: str, test: Split, given: str | None) -> str | None:
     """Return what to say beside the source of the data; by default what was said of these images before."""
-    known = ((manifest_entry(name) or {}).get("figures") or {}).get("data", {})
-    return known.get("note") if given is None and known.get("sha256") == test.sha256 else given
+    known = (manifest_entry(name) or {}).get("figures") or {}
+    return known["data"].get("note") if given is None and test.is_of(known) else given
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

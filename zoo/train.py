@@ -27,8 +27,8 @@ from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training.augment import Augmentation
 from zoo.training.data import load_cifar10
 from zoo.training.loop import train
-from zoo.training.processes import first_process_first, is_first_process
-from zoo.training.publish import check_folder, device, facts, finished_run, publish
+from zoo.training.processes import first_process_first, is_first_process, launched
+from zoo.training.publish import check_folder, comparable, device, facts, finished_run, publish
 from zoo.training.recipe import Recipe, parse_phases
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.publish_only:
         _check_publish_only(options, finished_run(run_dir).recipe)  # before the images are decoded
     else:
-        _train(options, run_dir, shlex.join(["python", "-m", "zoo.train", *words]))
+        _train(options, run_dir, shlex.join([*launched(), "-m", "zoo.train", *words]))
     if (options.publish or options.publish_only) and is_first_process():
         test = load_cifar10("test", options.data)
         found = publish(
@@ -99,29 +99,28 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     with first_process_first():  # it alone downloads
         data = load_cifar10("train", options.data)
         tested = options.eval_every != 0 and not recipe.held_out
-        test = load_cifar10("test", options.data) if tested else None
+        test = load_cifar10("test", options.data) if tested or options.publish else None
+    if options.publish and not options.replace:  # before hours of training
+        assert test is not None
+        comparable(recipe.model, test)
     if options.resume:
         checkpoint.check_data(run_dir, data.sha256)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZooError(f"cannot make {run_dir}: {error.strerror}; choose another --run-dir.") from None
     # A resumed run keeps those it was started with; the file of its warm start may be gone.
     known: dict[str, Any] = (
         _moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe)
     )
-    if not options.resume and (unused := _other_seed(recipe, known["started_from"])) is not None:
-        print(
-            f"the run that {start} comes from had --seed {recipe.seed}, too: its images come again, warped "
-            f"alike; --seed {unused} draws anew",
-            flush=True,
-        )
+    if not options.resume:
+        _check_start(recipe, known["started_from"])
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"cannot make {run_dir}: {error.strerror}; choose another --run-dir.") from None
     train(
         recipe,
         model,
         data,
         run_dir,
-        test=test,
+        test=test if tested else None,
         eval_every=options.eval_every,
         save_every=options.save_every,
         resume=options.resume,
@@ -129,20 +128,40 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     )
 
 
-def _other_seed(recipe: Recipe, origin: dict[str, Any] | None) -> int | None:
-    """Return a seed that no run behind a warm start had, or None if the recipe's is one."""
-    used = set()
+def _check_start(recipe: Recipe, origin: dict[str, Any] | None) -> None:
+    """Say what is wrong with going on from the runs behind a warm start.
+
+    Args:
+        recipe: of the run that goes on.
+        origin: of its warm start, as :func:`zoo.training.publish.origin` has it.
+
+    Raises:
+        ZooError: they learned from images that this run holds out.
+    """
+    behind: list[dict[str, Any]] = []
     while origin is not None:
-        used.add(origin.get("recipe", {}).get("seed"))
+        behind.append(origin.get("recipe", {}) if origin["images_seen"] else {"held_out": recipe.held_out})
         origin = origin.get("started_from")
-    return None if recipe.seed not in used else min(set(range(len(used) + 1)) - used)
+    if any(each.get("held_out", 0) < recipe.held_out for each in behind):
+        raise ZooError(
+            f"the weights in {recipe.warm_start} have learned from some of the {recipe.held_out} images to "
+            f"hold out; start from a run with --held-out {recipe.held_out} all along, or leave it out."
+        )
+    used = {each.get("seed") for each in behind}
+    if recipe.seed in used:
+        unused = min(set(range(len(used) + 1)) - used)
+        print(
+            f"the run that {recipe.warm_start} comes from had --seed {recipe.seed}, too: its images come "
+            f"again, warped alike; --seed {unused} draws anew",
+            flush=True,
+        )
 
 
 def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:
     """Return what a run computed on so far, and the device it goes on with."""
     before = checkpoint.read_progress(run_dir).facts.get("device", "unrecorded")
     now = device(recipe.threads)
-    return {"device": before if before.endswith(now) else f"{before}, then {now}"}
+    return {"device": before if before.split(", then ")[-1] == now else f"{before}, then {now}"}
 
 
 def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
@@ -224,7 +243,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"random warps of every image that is published on (default: {DRAWS})",
     )
-    add("--replace", action="store_true", help="publish even where the published weights do better")
+    add(
+        "--replace",
+        action="store_true",
+        help="publish even where the published weights do better, or were measured on other images",
+    )
 
     add("--recipe", metavar="NAME", help=f"start from one of {', '.join(recipes.names())}")
 

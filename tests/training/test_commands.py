@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+import zoo
 from zoo import cli, evaluate, pretrained, train
-from zoo.training import checkpoint, log, loop
+from zoo.training import checkpoint, log, loop, publish
 from zoo.training.data import Split
 
 from .helpers import SHORT, Command, WriteParquet, encode, make_images
@@ -79,12 +81,14 @@ def test_a_run_that_goes_on_elsewhere_names_both_devices(
 ) -> None:
     with monkeypatch.context() as patched:
         stop_after_an_epoch(patched)
+        patched.setattr(publish, "device", lambda threads: "2 x processor")
         assert zoo_train(*SHORT) == 130
     first = checkpoint.read_progress(run_dir).facts
-    monkeypatch.setattr(train, "device", lambda threads: "another processor")
+    assert first["device"] == "2 x processor"
+    monkeypatch.setattr(train, "device", lambda threads: "processor")
     for _ in range(2):  # once more where it is is no other device
         assert zoo_train("--run-dir", str(run_dir), "--resume") == 0
-    wanted = {**first, "device": f"{first['device']}, then another processor"}
+    wanted = {**first, "device": "2 x processor, then processor"}
     assert checkpoint.read_progress(run_dir).facts == wanted
 
 
@@ -109,6 +113,45 @@ def test_images_held_out_are_evaluated_on_and_not_learned_from(
     assert record["top1_held_out"] == 100
     assert "top1" not in record
     assert checkpoint.read_progress(run_dir).facts["train_images"] == 4
+
+
+def test_images_held_out_are_none_that_the_start_has_learned_from(
+    zoo_train: Command,
+    run_dir: Path,
+    write_parquet: WriteParquet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    images = [encode(image.permute(1, 2, 0).numpy()) for image in make_images(8)]
+    write_parquet("train.parquet", images, [0] * 8)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(zoo.create_model("testnet_static").state_dict(), foreign)
+    held = ["--held-out", "2", "--seed", "1"]
+    for name, start in (("first", foreign), ("second", run_dir / "first" / checkpoint.FILE)):
+        words = ["--run-dir", str(run_dir / name), "--warm-start", str(start)]
+        assert zoo_train(*SHORT, *words, *held) == 0, "of unknown origin, or without them all along"
+    on = ["--warm-start", str(run_dir / "second" / checkpoint.FILE), "--run-dir"]
+    assert zoo_train(*SHORT, *on, str(run_dir / "more"), "--held-out", "3") == 2
+    assert "have learned from some of the 3 images to hold out; start from" in capsys.readouterr().err
+    assert not (run_dir / "more").exists()
+    assert zoo_train(*SHORT, *on, str(run_dir / "all")) == 0
+    after = ["--warm-start", str(run_dir / "all" / checkpoint.FILE), "--run-dir", str(run_dir / "after")]
+    assert zoo_train(*SHORT, *after, "--held-out", "1") == 2
+
+
+def test_weights_that_could_not_be_published_are_not_trained(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert zoo_train(*SHORT, "--publish") == 0
+    known = train.load_cifar10
+    monkeypatch.setattr(
+        train, "load_cifar10", lambda *words: dataclasses.replace(known(*words), sha256="other")
+    )
+    anew = [*SHORT, "--publish", "--run-dir", str(run_dir / "anew")]
+    assert zoo_train(*anew) == 2
+    assert "were measured on other images (CIFAR-10, parquet folder" in capsys.readouterr().err
+    assert not (run_dir / "anew").exists()
+    assert zoo_train(*anew, "--replace") == 0
 
 
 def test_a_recipe_whose_base_is_missing_says_what_to_train(

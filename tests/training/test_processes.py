@@ -14,7 +14,7 @@ from zoo.errors import ZooError
 from zoo.training import checkpoint, log
 from zoo.training._require import require
 from zoo.training.loop import precision
-from zoo.training.processes import check_joined, on_cpu, on_cuda
+from zoo.training.processes import check_joined, launched, on_cpu, on_cuda
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -42,6 +42,26 @@ def test_processes_that_are_not_joined_are_refused(monkeypatch: pytest.MonkeyPat
     check_joined(2, torch.device("cpu"))
     with pytest.raises(ZooError, match="2 processes were launched, but accelerate has joined 1 on mps"):
         check_joined(1, torch.device("mps"))
+
+
+@pytest.mark.parametrize(
+    ("world", "local", "words"),
+    [
+        (None, None, "python"),
+        ("1", "1", "python"),
+        ("2", "2", "torchrun --nproc-per-node 2"),
+        ("8", "4", "torchrun --nnodes 2 --nproc-per-node 4"),
+    ],
+)
+def test_a_command_names_its_launcher(
+    world: str | None, local: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert " ".join(launched()) == words
 
 
 def test_a_package_that_is_missing_is_one_sentence() -> None:
@@ -72,6 +92,7 @@ def test_accelerate_launches_the_command(data: Path, tmp_path: Path) -> None:
     assert printed.count("epoch") == 2, "one process prints"
     progress = checkpoint.read_progress(run_dir)
     assert progress.finished
+    assert progress.facts["command"].startswith("torchrun --nproc-per-node 2 -m zoo.train --model")
     assert progress.step == 2, "the four images of an epoch are one update of both"
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def is_of(self, measured: Mapping[str, Any]) -> bool:
+        """Tell whether figures or curves with a ``data`` as :meth:`describe` returns are of these files."""
+        return measured.get("data", {}).get("sha256") == self.sha256
 
     def describe(self, note: str | None = None) -> dict[str, Any]:
         """Return what the weights manifest keeps about the data.

@@ -45,12 +45,25 @@ def check_joined(processes: int, device: torch.device) -> None:
     Raises:
         ZooError: it has not joined them all, so that each would train alone and write over the others' files.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes != launched:
+    if processes != count():
         raise ZooError(
-            f"{launched} processes were launched, but accelerate has joined {processes} on {device.type}; "
+            f"{count()} processes were launched, but accelerate has joined {processes} on {device.type}; "
             "launch one process, or set ACCELERATE_USE_CPU=true to train on the CPU."
         )
+
+
+def count() -> int:
+    """Return how many processes a launcher started: torchrun and accelerate launch say so in each."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched() -> list[str]:
+    """Return the words of a command line that come before ``-m``, those of a launcher where one was used."""
+    if count() == 1:
+        return ["python"]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+    nodes = ["--nnodes", str(count() // here)] if count() > here else []
+    return ["torchrun", *nodes, "--nproc-per-node", str(here)]
 
 
 def is_first_process() -> bool:

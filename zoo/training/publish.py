@@ -16,7 +16,7 @@ import zoo
 from zoo import machine, pretrained
 from zoo.cli import portable
 from zoo.errors import ZooError
-from zoo.training import answers, checkpoint
+from zoo.training import answers, checkpoint, processes
 from zoo.training.data import Split
 from zoo.training.evaluate import as_published, evaluate, fewer_draws, place, top1, with_unrounded
 from zoo.training.processes import on_cuda
@@ -59,10 +59,9 @@ def device(threads: int | None = None) -> str:
     Args:
         threads: CPU threads of a process; None means torch's choice.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate launch set it
     if on_cuda():
-        return f"{processes} x " * (processes > 1) + torch.cuda.get_device_name()
-    count = processes * (threads or torch.get_num_threads())
+        return f"{processes.count()} x " * (processes.count() > 1) + torch.cuda.get_device_name()
+    count = processes.count() * (threads or torch.get_num_threads())
     return f"CPU {machine.cpu_model() or platform.machine()}, {count} thread{'s' * (count > 1)}"
 
 
@@ -158,7 +157,7 @@ def publish(
     """
     progress = finished_run(run_dir)
     recipe = progress.recipe
-    known = {} if replace_better else _comparable(recipe.model, test)
+    known = {} if replace_better else comparable(recipe.model, test)
     state = checkpoint.read_ema(run_dir)
     model = zoo.create_model(recipe.model)
     model.load_state_dict(state)
@@ -170,7 +169,7 @@ def publish(
     measured = evaluate(model, test, note or progress.facts["data"]["note"], draws=draws)
     found = measured.figures() | {"top1_fp32": round(unrounded, 2)}
     same = _known_figures(recipe.model, rounded)
-    kept = fewer_draws(found, same)
+    kept = test.is_of(same) and fewer_draws(found, same)
     if kept:
         found = with_unrounded(same, found)
     if "top1_augmented" in known and not same:
@@ -187,18 +186,19 @@ def publish(
     return found
 
 
-def _comparable(name: str, test: Split) -> dict[str, Any]:
+def comparable(name: str, test: Split) -> dict[str, Any]:
     """Return the manifest's figures of a model's weights, none where there are none.
 
     Raises:
         ZooError: they are of other images than ``test``.
     """
     known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
-    if known and (known.get("data", {}).get("sha256"), known["images"]) != (test.sha256, len(test)):
+    if known and not (known["images"] == len(test) and test.is_of(known)):
         source = known.get("data", {}).get("source", "others")
         raise ZooError(
-            f"the published weights of {name} were measured on other images ({source}), so nothing was "
-            "replaced; --publish-only with the same --data compares the two, --replace publishes these."
+            f"the published weights of {name} were measured on other images ({source}), so others cannot be "
+            "compared with them; give the same --data, add --replace to publish without comparing, or set "
+            "ZOO_WEIGHTS to a folder of your own."
         )
     return known
 
