@@ -47,10 +47,12 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
     """Make sure that runs of a model differ in nothing but their seed, and models in nothing but their start.
 
     Raises:
-        ZooError: some other setting, the images or a model's start is not the same, a seed comes twice, or a
-            model has one run only.
+        ZooError: some other setting, the images or a model's start is not the same, some start from none, a
+            seed comes twice, or a model has one run only.
     """
     check_settings(runs, FREE, "seed and model")
+    if len({_start(progress)["from_weights"] for progress in runs.values()}) > 1:
+        raise ZooError("some of these runs start from weights and some from none; compare such as do alike.")
     models: dict[str, dict[Path, Progress]] = {}
     for run, progress in runs.items():
         models.setdefault(progress.recipe.model, {})[run] = progress

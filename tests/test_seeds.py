@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,30 +18,43 @@ import comparing
 import seeds
 
 
+KW = replace(RECIPE, model="resnet10_kw")
+
+#: Runs of a model with two seeds, and others: their recipe, and the sha256 of the weights they start from.
+RUNS = {
+    "one": (RECIPE, "a"),
+    "other": (replace(RECIPE, seed=1), "a"),
+    "faster": (replace(RECIPE, seed=2, lr=0.1), "a"),
+    "elsewhere": (replace(RECIPE, seed=2), "b"),
+    "kw": (KW, "b"),
+    "kw other": (replace(KW, seed=1), "b"),
+    "anew": (KW, None),
+    "anew other": (replace(KW, seed=1), None),
+}
+
+Compare = Callable[..., dict[str, Any]]
+
+
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Return runs of a model with two seeds, and one each of what cannot be compared with them."""
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
+    """Return a function that trains the runs of these names, compares them and returns what is written."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(comparing.memory, "keep_freed_memory", lambda: False)
     monkeypatch.setattr(comparing, "load_cifar10", lambda name, folder: split(6))
-    start = {"sha256": "a"}
-    return {
-        "one": run(tmp_path / "one", RECIPE, started_from=start),
-        "other": run(tmp_path / "other", replace(RECIPE, seed=1), started_from=start),
-        "faster": run(tmp_path / "faster", replace(RECIPE, seed=2, lr=0.1), started_from=start),
-        "elsewhere": run(tmp_path / "elsewhere", replace(RECIPE, seed=2), started_from={"sha256": "b"}),
-    }
+
+    def compared(*names: str) -> dict[str, Any]:
+        for name in dict.fromkeys(names):
+            recipe, start = RUNS[name]
+            run(tmp_path / name, recipe, started_from=start and {"sha256": start})
+        words = [str(tmp_path / name) for name in names]
+        assert seeds.main(["--runs", *words, "--draws", "2", "--out", str(tmp_path)]) == 0
+        return json.loads((tmp_path / "seeds.json").read_text())
+
+    return compared
 
 
-def compare(runs: dict[str, Path], *names: str) -> int:
-    out = next(iter(runs.values())).parent
-    words = [str(runs[name]) for name in names]
-    return seeds.main(["--runs", *words, "--draws", "2", "--out", str(out)])
-
-
-def test_it_writes_the_figures_of_every_seed(runs: dict[str, Path], tmp_path: Path) -> None:
-    assert compare(runs, "one", "other") == 0
-    record = json.loads((tmp_path / "seeds.json").read_text())
+def test_it_writes_the_figures_of_every_seed(compare: Compare) -> None:
+    record = compare("one", "other")
     assert [(row["model"], row["seed"]) for row in record["rows"]] == [
         ("resnet10_static", 0),
         ("resnet10_static", 1),
@@ -50,14 +65,25 @@ def test_it_writes_the_figures_of_every_seed(runs: dict[str, Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("names", "from_weights"),
+    [(("one", "other", "kw", "kw other"), True), (("anew", "anew other"), False)],
+)
+def test_models_may_start_from_weights_of_their_own_or_from_none(
+    compare: Compare, names: tuple[str, ...], from_weights: bool
+) -> None:
+    assert compare(*names)["from_weights"] is from_weights
+
+
+@pytest.mark.parametrize(
     ("names", "why"),
     [
         (["one", "faster"], "differ in lr too"),
+        (["one", "other", "anew", "anew other"], "some of these runs start from weights and some from none"),
         (["one", "elsewhere"], "start from other weights"),
         (["one"], "two runs or more of resnet10_static"),
         (["one", "one"], "two runs or more of resnet10_static"),
     ],
 )
-def test_it_refuses_runs_that_differ_in_more(runs: dict[str, Path], names: list[str], why: str) -> None:
+def test_it_refuses_runs_that_differ_in_more(compare: Compare, names: list[str], why: str) -> None:
     with pytest.raises(ZooError, match=why):
-        compare(runs, *names)
+        compare(*names)
