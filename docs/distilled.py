@@ -14,7 +14,7 @@ from typing import Any
 
 from comparing import check_settings, check_start, compare, parser
 
-from export.report.results import paired_gains
+from export.report.gains import paired_gains
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.training.checkpoint import Progress

@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 import comparing
 import seeds
 
-
 KW = replace(RECIPE, model="resnet10_kw")
 
 #: Runs of a model with two seeds, and others: their recipe, and the sha256 of the weights they start from.

@@ -15,9 +15,8 @@ from export.benchmark.render import Row
 from export.benchmark.results import Result, Run, read
 from export.benchmark.text import threads_of
 from export.report import markdown
-from export.report.records import CHECKOUT, FOLDER, found
+from export.report.files import FOLDER, committed
 from zoo.catalog import split_name
-from zoo.errors import ZooError
 from zoo.models import BACKBONES
 from zoo.pretrained import read_manifest
 
@@ -25,33 +24,20 @@ BATCHES = (1, 8)
 """The batch sizes of which the README shows the taxes."""
 
 
-def results(root: Path) -> dict[str, Path]:
-    """Return the committed files by name: those of ``root``, or else of this checkout.
-
-    Raises:
-        ZooError: there are none.
-    """
-    for folder in (root / FOLDER, CHECKOUT / FOLDER):
-        if found := {path.stem: path for path in sorted(folder.glob("*.json"))}:
-            return found
-    cure = f"python -m export.benchmark --json {FOLDER}/NAME.json makes some"
-    raise ZooError(f"there are no results in {root / FOLDER}; {cure}.")
-
-
 def sections(root: Path) -> str:
     """Return every file's section: its picture, its table, and what the columns mean."""
-    found = []
-    for name, path in results(root).items():
+    parts = []
+    for path in committed(root):
         run = read_today(path)
         table = render.rows(run)
-        picture = f"![accuracy against latency](images/{_picture(name)})"
+        picture = f"![accuracy against latency](images/{_picture(path)})"
         shown = [picture] if plot.panels(headline(path)) else []
-        title = f"### `{FOLDER}/{name}.json`"
+        title = f"### `{FOLDER}/{path.name}`"
         env = run.environment
         origin = ", ".join(filter(None, [machine(env), env["gpu"], env["date"][:10]])) + "."
         rest = markdown.folded(f"{len(table)} rows", f"{render.to_markdown(table)}\n\n{_legend(run)}")
-        found.append("\n\n".join([title, origin, *markdown.made_by(run.command), *shown, rest]))
-    return "\n\n".join(found)
+        parts.append("\n\n".join([title, origin, *markdown.made_by(run.command), *shown, rest]))
+    return "\n\n".join(parts)
 
 
 def read_today(path: Path) -> Run:
@@ -91,7 +77,7 @@ class _Column(NamedTuple):
 
 def on_whole_machines(root: Path) -> list[Path]:
     """Return the files of runs that had all of their machine's cores, or all files if none had."""
-    paths = list(results(root).values())
+    paths = committed(root)
     return [path for path in paths if on_whole_machine(read(path).environment)] or paths
 
 
@@ -153,7 +139,7 @@ def headline(path: Path) -> list[Row]:
 
 def runtimes(root: Path) -> str:
     """Return what every runtime takes: a static twin's time, the others' taxes, and the peak of memory."""
-    return "\n\n".join(_runtimes(read_today(path)) for path in found(root, "runtimes"))
+    return "\n\n".join(_runtimes(read_today(path)) for path in committed(root, "runtimes"))
 
 
 def _runtimes(run: Run) -> str:
@@ -177,17 +163,17 @@ def pictures(root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
     because each version of matplotlib writes others.
     """
     found: dict[str, tuple[str, Callable[[Path], None]]] = {}
-    for name, path in results(root).items():
+    for path in committed(root):
         table = headline(path)
         digest = hashlib.sha256(read_today(path).to_json().encode()).hexdigest()
         if plot.panels(table):
             draw = functools.partial(plot.draw, table, source=digest)
-            found[f"docs/images/{_picture(name)}"] = digest, draw
+            found[f"docs/images/{_picture(path)}"] = digest, draw
     return found
 
 
-def _picture(name: str) -> str:
-    return f"benchmark_{name}.png"
+def _picture(path: Path) -> str:
+    return f"benchmark_{path.stem}.png"
 
 
 def _megabytes(row: Row) -> str:

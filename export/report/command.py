@@ -8,9 +8,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.report import benchmarks, comparisons, families, records, results
+from export.report import benchmarks, comparisons, curves, families, records, results
+from export.report.files import CHECKOUT
 from export.report.goals import goals
-from export.report.records import CHECKOUT
 from zoo import cli
 from zoo.errors import ZooError
 
@@ -19,7 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m export.report", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--root", type=Path, default=CHECKOUT, metavar="DIR", help="checkout to update (default: this one)")
+    add(
+        "--root",
+        type=Path,
+        default=CHECKOUT,
+        metavar="DIR",
+        help="checkout to update (default: this one); figures of weights are those of ZOO_WEIGHTS, or of "
+        "this installation",
+    )
     add("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     options = parser.parse_args(argv)
     # All pages are made before the first is written: an error leaves all of them as they were.
@@ -31,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 temporary.write_text(new, encoding="utf-8")
     for name, (source, draw) in {
         **benchmarks.pictures(options.root),
-        **results.pictures(options.root),
+        **curves.pictures(options.root),
     }.items():
         picture = options.root / name
         if picture.is_file() and source.encode() in picture.read_bytes():
@@ -88,7 +95,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/results.md": {
         "aims": results.aims,
         "accuracy": results.accuracy,
-        "curves": results.curves,
+        "curves": curves.curves,
         "spared": comparisons.spared,
         "seeds": comparisons.seeds,
         "distilled": comparisons.distilled,

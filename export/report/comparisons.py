@@ -9,11 +9,9 @@ from typing import Any
 from export.benchmark.statistics import Interval
 from export.benchmark.subjects import twin_of
 from export.report import markdown
+from export.report.gains import FIGURES, in_points
 from zoo.errors import ZooError
 from zoo.training.invariance import curve_mean
-
-FIGURES = {"clean": "top1", "augmented": "top1_augmented"}
-"""By which images: where a record has the top-1."""
 
 QUARTERS = ("0", "90", "180", "270")
 """Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
@@ -153,11 +151,6 @@ def distilled(root: Path) -> str:
     return f"{markdown.table(['teacher', *FIGURES], 'lrr', lines)}\n\n{how}"
 
 
-def in_points(gained: Interval) -> str:
-    """Return points gained and how far the images at hand leave them open."""
-    return f"{gained.value:+.1f} [{gained.low:+.1f}, {gained.high:+.1f}]"
-
-
 def _draws(count: int) -> str:
     return f"{count} draw{'s' * (count > 1)}, the same for all"
 
@@ -167,4 +160,7 @@ def _record(root: Path, name: str) -> Any:
     path = root / f"docs/{name}.json"
     if not path.is_file():
         raise ZooError(f"there is no {path}; python docs/{name}.py makes it.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ZooError(f"{path} is not JSON ({error}); python docs/{name}.py makes it anew.") from None

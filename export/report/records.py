@@ -13,13 +13,11 @@ from export.benchmark.environment import on_whole_machine
 from export.benchmark.subjects import twin_of
 from export.cost import MULTIPLIES
 from export.report import markdown
+from export.report.files import FOLDER, committed
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.training import speed
-
-FOLDER = "benchmarks"
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 _FACTS = {"date", "cpu", "gpu", "versions", "commit"}
 _SHOWN = (CONTEXT, FACTORS, CONVOLUTION, LAYOUT, STATIC_CONVOLUTION)
@@ -131,7 +129,7 @@ def training(root: Path) -> str:
     """Return how fast the families train, the fastest way of each model first."""
     return "\n\n".join(
         f"### `{FOLDER}/training/{path.name}`\n\n{_training(_record(path, speed.FORMAT))}"
-        for path in found(root, "training")
+        for path in committed(root, "training")
     )
 
 
@@ -173,15 +171,7 @@ def _origin(record: dict[str, Any]) -> str:
 
 def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:
     """Return the committed records of a kind."""
-    return [_record(path, form) for path in found(root, kind)]
-
-
-def found(root: Path, kind: str) -> list[Path]:
-    """Return the committed files of a kind: those of ``root``, or else of this checkout."""
-    for folder in (root / FOLDER / kind, CHECKOUT / FOLDER / kind):
-        if paths := sorted(folder.glob("*.json")):
-            return paths
-    raise ZooError(f"there are no records in {root / FOLDER / kind}; docs/ has the commands that make some.")
+    return [_record(path, form) for path in committed(root, kind)]
 
 
 def _record(path: Path, form: str) -> dict[str, Any]:

@@ -1,30 +1,24 @@
-"""What docs/results.md says: accuracy against viewpoint, and at what cost; ``python -m export.report``.
+"""What docs/results.md says: accuracy against viewpoint, and at what cost.
 
 Made from the weights manifest, from ``weights/evaluation.json``, which ``python -m zoo.evaluate --curves``
-writes, and from the benchmarks. Nothing in its tables is typed.
+writes, and from the benchmarks.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.benchmark import plot, render
+from export.benchmark import render
 from export.benchmark.environment import machine
 from export.benchmark.results import read
-from export.benchmark.statistics import Interval, mean_interval
 from export.benchmark.subjects import twin_of
 from export.report import benchmarks, markdown
-from export.report.comparisons import FIGURES, in_points
+from export.report.gains import FIGURES, in_points, paired_gains
 from zoo import catalog
 from zoo.catalog import split_name
-from zoo.errors import ZooError
 from zoo.layers import STATIC
 from zoo.models import list_models
 from zoo.pretrained import images_seen, read_manifest, trained_on
-from zoo.training.answers import Answers
 from zoo.training.answers import read as read_answers
 from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
@@ -46,8 +40,6 @@ AIMS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
     ),
 )
 """The top-1 in percent that this project aims at: of which images, how trained, how much, by which models."""
-
-_LABELS = {"rotation": "rotation, degrees", "scale": "zoom factor", "shear": "shear, degrees"}
 
 
 def models(_root: Path) -> str:
@@ -151,20 +143,6 @@ def _followed(found: dict[str, Any]) -> tuple[int, str | None]:
     return found["images"], found.get("data", {}).get("sha256")
 
 
-def paired_gains(mine: Answers, its: Answers) -> tuple[Interval, Interval]:
-    """Return the points of top-1 that a model gains over another on clean and on warped images.
-
-    An image's gain under the warps is its mean over the draws that both models have seen.
-
-    Args:
-        mine: the model's answers.
-        its: the other's, of the same images.
-    """
-    rows = min(len(mine.right), len(its.right))
-    gain = 100 * (mine.right[:rows].double() - its.right[:rows].double()).numpy()
-    return mean_interval(gain[0]), mean_interval(gain[1:].mean(axis=0))
-
-
 def costs(root: Path) -> str:
     """Return what each trained model takes: parameters, file, training, and a call of it deployed."""
     latency, params = _latency(root), _params()
@@ -198,77 +176,14 @@ def costs(root: Path) -> str:
     return markdown.table(header, "lrrrrrrrl", lines)
 
 
-def curves(root: Path) -> str:
-    """Return the pictures of the curves."""
-    names = [Path(name).name for name in pictures(root)]
-    return "\n\n".join(f"![top-1 against rotation, zoom and shear](images/{name})" for name in names)
-
-
-def pictures(_root: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
-    """Return a picture for each backbone whose models were followed, as ``export.report.benchmarks`` does."""
-    groups: dict[str, dict[str, Any]] = {}
-    for name, found in read_evaluation().items():
-        groups.setdefault(split_name(name)[0], {})[name] = found
-    drawn: dict[str, tuple[str, Callable[[Path], None]]] = {}
-    for backbone, models in groups.items():
-        digest = hashlib.sha256(json.dumps(models, sort_keys=True).encode()).hexdigest()
-        drawn[f"docs/images/curves_{backbone}.png"] = digest, partial(draw, models, source=digest)
-    return drawn
-
-
-def draw(models: Mapping[str, Any], path: Path, source: str = "") -> None:
-    """Draw top-1, and the share of unchanged predictions, against every transformation.
-
-    Args:
-        models: :func:`zoo.training.invariance.curves` by the name of the model.
-        path: the PNG to write.
-        source: what the picture was made from, kept in the file.
-
-    Raises:
-        ZooError: matplotlib is missing.
-    """
-    if reason := plot.obstacle():
-        raise ZooError(f"cannot draw curves: {reason}.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(STEPS), 6.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(STEPS), sharey="row", sharex="col")
-    shown = {"top1": "top-1, %", "unchanged": "prediction as upright, %"}
-    handles: dict[str, Any] = {}
-    for line, (what, title) in zip(grid, shown.items(), strict=True):
-        for axes, (name, steps) in zip(line, STEPS.items(), strict=True):
-            for model, found in sorted(models.items(), key=lambda item: _order(item[0])):
-                colour, marker = plot.look(model)
-                (handle,) = axes.plot(
-                    steps,
-                    [found[what][name][str(step)] for step in steps],
-                    color=colour,
-                    marker=marker,
-                    markersize=4,
-                    linewidth=2 if split_name(model)[1] == STATIC else 1.2,
-                    linestyle="--" if split_name(model)[1] == STATIC else "-",
-                )
-                handles.setdefault(split_name(model)[1], handle)
-            if name == "rotation":
-                axes.set_xticks(range(0, 361, 90))
-            axes.grid(alpha=0.3)
-            if what == "unchanged":
-                axes.set_xlabel(_LABELS[name])
-        line[0].set_ylabel(title)
-    figure.suptitle(split_name(next(iter(models)))[0])
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8)
-    figure.savefig(path, dpi=110, format="png", metadata={"Source": source})
-
-
 def _trained() -> dict[str, dict[str, Any]]:
     """Return the manifest's evaluated entries, backbone by backbone, the static twin first."""
     entries = {name: entry for name, entry in read_manifest().items() if entry.get("figures")}
-    return dict(sorted(entries.items(), key=lambda item: _order(item[0])))
+    return dict(sorted(entries.items(), key=lambda item: order(item[0])))
 
 
-def _order(name: str) -> tuple[str, bool, int]:
+def order(name: str) -> tuple[str, bool, int]:
+    """Return the place of a model among others: backbone by backbone, the static twin first."""
     backbone, family = split_name(name)
     return backbone, family != STATIC, list_models().index(name)
 

@@ -5,15 +5,14 @@ from dataclasses import replace
 import pytest
 
 from export.benchmark import plot
-from export.benchmark.environment import on_whole_machine
 from export.benchmark.plan import Candidate
 from export.benchmark.results import read
-from export.report import benchmarks
+from export.report import benchmarks, files
 from zoo.errors import ZooError
 
+from .helpers import cells
+
 KW, DPK = Candidate("resnet18_kw", batch=8), Candidate("resnet18_dpk", batch=8)
-PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
-SE = Candidate("resnet18_se", batch=8)
 
 
 @pytest.fixture
@@ -44,9 +43,9 @@ def test_taxes_at_a_glance_are_of_one_run_a_column(checkout, make_run):
     later.environment["date"] = "2026-11-22T00:00:00+00:00"
     (checkout / "benchmarks/later.json").write_text(later.to_json())
     table, origin = benchmarks.taxes(checkout).split("\n\n")
-    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    header, _, *lines = map(cells, table.splitlines())
     assert header == ["model", "onnx, batch 1", "onnx, batch 8", "openvino, batch 8"]
-    rows = {name.strip("`"): cells for name, *cells in lines}
+    rows = {name.strip("`"): rest for name, *rest in lines}
     assert list(rows) == ["resnet18_static", "resnet18_kw", "resnet18_dpk"]
     assert all(cell.endswith(" ms") for cell in rows["resnet18_static"])
     # At batch 8 in onnx the earlier file has more models; it does not have the others.
@@ -91,14 +90,6 @@ def test_held_runs_are_at_a_glance_where_there_are_no_others(checkout, make_run)
     assert "| `resnet18_kw` | 4.0" in benchmarks.taxes(checkout)
 
 
-@pytest.mark.parametrize(
-    ("cores", "usable", "whole"), [(None, 2, True), (2, None, True), (2, 1, False), (2, 2, True)]
-)
-def test_a_run_is_held_where_the_system_says_so(cores, usable, whole):
-    assert on_whole_machine({"cores": cores, "usable_cores": usable}) is whole
-    assert on_whole_machine({})
-
-
 def test_a_backbone_has_a_table_of_its_own(checkout, make_run):
     run = make_run({Candidate("mobilenetv2_100_kw", device="cuda"): 3.0})
     (checkout / "benchmarks/other.json").write_text(run.to_json())
@@ -116,7 +107,7 @@ def test_the_page_compares_runtimes(make_run, tmp_path):
     assert "skipped eager on cuda" in legend
     header, _, *lines = table.splitlines()
     assert header == "| runtime | batch | threads | `resnet18_static` | `resnet18_kw` |"
-    onnx, openvino = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    onnx, openvino = map(cells, lines)
     assert (onnx[:3], openvino[:3]) == (["onnx", "8", "1"], ["openvino", "8", "2"])
     assert " ms" in onnx[3]
     assert onnx[4].startswith("1.5")
@@ -180,8 +171,10 @@ def test_a_headline_without_accuracy_has_no_picture(checkout, make_run):
 
 
 def test_a_folder_without_results_is_that_of_this_checkout(checkout, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmarks, "CHECKOUT", checkout)
-    assert benchmarks.results(tmp_path / "elsewhere") == {"cpu": checkout / "benchmarks/cpu.json"}
+    monkeypatch.setattr(files, "CHECKOUT", checkout)
+    assert files.committed(tmp_path / "elsewhere") == [checkout / "benchmarks/cpu.json"]
     (checkout / "benchmarks/cpu.json").unlink()
-    with pytest.raises(ZooError, match=r"there are no results in .*--json benchmarks/NAME\.json makes some"):
-        benchmarks.results(tmp_path / "elsewhere")
+    with pytest.raises(
+        ZooError, match=r"there are no results in .*elsewhere.benchmarks; docs/ has the commands"
+    ):
+        files.committed(tmp_path / "elsewhere")

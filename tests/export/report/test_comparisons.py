@@ -8,12 +8,9 @@ from export.report import comparisons
 from zoo.errors import ZooError
 from zoo.training.invariance import STEPS
 
+from .helpers import rows
+
 TWIN, KW, FGK = "resnet18_static", "resnet18_kw", "resnet18_fgk"
-
-
-def rows(text):
-    table = text.split("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_distilled_shows_what_the_teacher_brought(tmp_path):
@@ -99,6 +96,10 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
 def test_spared_shows_every_run_by_its_shares(tmp_path):
     with pytest.raises(ZooError, match=r"there is no .*spared\.json; python docs/spared\.py makes it"):
         comparisons.spared(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/spared.json").write_text("{")
+    with pytest.raises(ZooError, match=r"spared\.json is not JSON .*; python docs/spared\.py makes it anew"):
+        comparisons.spared(tmp_path)
 
     def row(upright, top1):
         rotation = {str(step): 50.0 + (step == 90) for step in STEPS["rotation"]}
@@ -107,7 +108,6 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
         return shares | {"top1": top1, "top1_augmented": 40.0, "curves": followed}
 
     record = {"model": "m", "images_seen": 1000, "command": "python docs/spared.py"}
-    (tmp_path / "docs").mkdir()
     (tmp_path / "docs/spared.json").write_text(json.dumps(record | {"rows": [row(0.5, 80.0), row(0, 70.0)]}))
     table, _, how = comparisons.spared(tmp_path).rpartition("\n\n")
     first, second = table.splitlines()[2:]
@@ -120,16 +120,16 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
     ("from_weights", "start"), [(True, "all of a model from the same"), (False, "from no")]
 )
 def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, start):
-    rows = [{"model": TWIN, "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
-    rows += [
+    runs = [{"model": TWIN, "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
+    runs += [
         {"model": KW, "seed": seed, "top1": 71.5 + seed, "top1_augmented": 60.0 + seed} for seed in (2, 1, 0)
     ]
-    rows += [{"model": FGK, "seed": seed, "top1": 70.0, "top1_augmented": 60.0} for seed in (1, 2)]
-    record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": rows}
+    runs += [{"model": FGK, "seed": seed, "top1": 70.0, "top1_augmented": 60.0} for seed in (1, 2)]
+    record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": runs}
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/seeds.json").write_text(json.dumps(record | {"from_weights": from_weights}))
     table, _, how = comparisons.seeds(tmp_path).rpartition("\n\n")
-    static, kw, fgk = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    static, kw, fgk = rows(table)
     clean, augmented = ["71.00 ± 1.00 %", "70.00 to 72.00 %"], ["60.00 ± 0.00 %", "60.00 to 60.00 %"]
     assert static == [f"`{TWIN}`", "3", *clean, "", *augmented, ""]
     assert (kw[4], kw[7]) == ("+1.50 ± 0.00", "+1.00 ± 1.00")

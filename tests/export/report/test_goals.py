@@ -3,13 +3,11 @@
 from export.benchmark.plan import Candidate
 from export.report.goals import goals
 
+from .helpers import cells
+
 KW = Candidate("resnet18_kw", batch=8)
 PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
 SE = Candidate("resnet18_se", batch=8)
-
-
-def cells(line):
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_the_page_says_which_goals_were_met(tmp_path, make_run):

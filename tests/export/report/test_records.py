@@ -14,9 +14,7 @@ from export.report import records
 from zoo.errors import ZooError
 from zoo.training import speed
 
-KW, DPK = Candidate("resnet18_kw", batch=8), Candidate("resnet18_dpk", batch=8)
-PEER = Candidate("resnet18_kw", lowering="grouped", batch=8)
-SE = Candidate("resnet18_se", batch=8)
+KW = Candidate("resnet18_kw", batch=8)
 ORIGIN = {
     "date": "2026-01-01",
     "cpu": "one",

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from export.benchmark.plan import Candidate
-from export.report import benchmarks, results
+from export.report import benchmarks, curves, results
 from zoo.training.answers import Answers
 from zoo.training.invariance import STEPS
 
-TWIN, KW, FGK = "resnet18_static", "resnet18_kw", "resnet18_fgk"
+from .helpers import rows
+
+TWIN, KW = "resnet18_static", "resnet18_kw"
 
 
 def entry(top1, seconds=3600, started_from=None):
@@ -44,16 +46,12 @@ def known(monkeypatch):
     }
     evaluation = {TWIN: followed(50.0, 40.0), KW: followed(56.0, 45.5)}
     monkeypatch.setattr(results, "read_manifest", lambda: manifest)
-    monkeypatch.setattr(results, "read_evaluation", lambda: evaluation)
+    for module in (results, curves):
+        monkeypatch.setattr(module, "read_evaluation", lambda: evaluation)
     monkeypatch.setattr(results, "read_answers", dict)
     monkeypatch.setattr(results, "_params", lambda: {TWIN: 10_000_000, KW: 15_000_000})
     monkeypatch.setattr(results, "_latency", lambda root: {})
     return evaluation
-
-
-def rows(text):
-    table = text.split("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_accuracy_has_the_twin_first_and_only_what_was_evaluated(known, tmp_path):
@@ -185,9 +183,9 @@ def test_the_headline_has_the_most_threads(make_run, tmp_path):
 
 def test_a_picture_is_drawn_anew_when_its_models_change(known, tmp_path):
     pytest.importorskip("matplotlib")
-    ((name, (source, draw)),) = results.pictures(tmp_path).items()
+    ((name, (source, draw)),) = curves.pictures(tmp_path).items()
     assert name == "docs/images/curves_resnet18.png"
     draw(tmp_path / "drawn.png")
     assert source.encode() in (tmp_path / "drawn.png").read_bytes()
     known[KW] = followed(10.0, 10.0)
-    assert results.pictures(tmp_path)[name][0] != source
+    assert curves.pictures(tmp_path)[name][0] != source
