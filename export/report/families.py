@@ -100,7 +100,7 @@ def multiplies(_root: Path) -> str:
 
 def turning(root: Path) -> str:
     """Return how far kernels moved in what docs/gallery.py drew, in percent of their size."""
-    rows = []
+    rows, further = [], 0
     for path in sorted(root.glob("docs/images/*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         quarters = [index for index, angle in enumerate(record["angles"]) if angle in (90, 180, 270)]
@@ -112,8 +112,11 @@ def turning(root: Path) -> str:
                 max(layer["disc"]),
             )
             rows.append((f"`{record['model']}`", f"`{name}`", *(f"{100 * move:.2f} %" for move in moves)))
+            further += moves[0] > moves[1]
     header = ["model", "layer", "another image", "any angle", "quarter turns", "any angle, disc only"]
-    return markdown.table(header, "llrrrr", rows)
+    table = markdown.table(header, "llrrrr", rows)
+    most = f"{further} of {len(rows)} layers"
+    return f"{table}\n\nKernels move further from one image to another than through any angle in {most}."
 
 
 def _params(layer: Any, lowering: str = "auto") -> list[int | None]:

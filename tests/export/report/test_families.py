@@ -55,7 +55,9 @@ def test_what_folds_is_a_static_convolution_in_the_end(tmp_path: Path) -> None:
 def test_moves_of_kernels_are_in_percent(tmp_path: Path) -> None:
     layer = {"median": [0, 0.3, 0.02, 0.3, 0], "disc": [0, 0.01, 0.005, 0.01, 0], "other_image": 0.5}
     (tmp_path / "docs/images").mkdir(parents=True)
-    record = {"model": "m_kw", "angles": [0, 45, 90, 135, 360], "layers": {"a.b": layer}}
+    layers = {"a.b": layer, "a.c": layer | {"other_image": 0.3}}
+    record = {"model": "m_kw", "angles": [0, 45, 90, 135, 360], "layers": layers}
     (tmp_path / "docs/images/m_kw.json").write_text(json.dumps(record))
     moves = cells(families.turning(tmp_path), "`m_kw`", "`a.b`")
     assert moves == ["50.00 %", "30.00 %", "2.00 %", "1.00 %"]
+    assert families.turning(tmp_path).endswith(" than through any angle in 1 of 2 layers.")
