@@ -20,11 +20,15 @@ HOLDERS = {name for name, layer in FAMILIES.items() if layer.holds_static}
 #: Recipes of bases, and those that finish from them.
 PAIRS = [("cpu", "finish"), ("gpu", "gpu_finish")]
 
+#: A longer base is for models that others are finished from, or that are none of a family.
+LONGER = "cpu_longer"
+
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_stands_for_every_model_that_has_a_use_for_it(name: str) -> None:
-    models = [each for each in list_models() if name not in dict(PAIRS) or split_name(each)[1] not in HOLDERS]
-    assert "resnet18_dpk" in models
+    useless = {**dict.fromkeys(dict(PAIRS), HOLDERS), LONGER: FAMILIES}.get(name, ())
+    models = [each for each in list_models() if split_name(each)[1] not in useless]
+    assert {"resnet18_static", "resnet18_se"} < set(models)
     for model in models:
         found = recipes.named(name, model)
         assert isinstance(found, Recipe)
@@ -87,6 +91,16 @@ def test_a_base_that_nothing_is_finished_from_is_refused(family: str, own: str, 
     assert recipes.named(end, model).warm_start == f"{base}/{checkpoint.FILE}"
 
 
+def test_a_longer_base_goes_on_as_the_family_does_that_cannot_hold_its_kernels() -> None:
+    longer, own = recipes.named(LONGER, "resnet18_static"), recipes.named("cpu", "resnet18_dpk")
+    assert longer.warm_start == "runs/resnet18_static_base/checkpoint.safetensors"
+    assert replace(own, model="resnet18_static", shared_epochs=0, shared_images=None) == longer
+    with pytest.raises(ZooError, match="gives resnet18_dpk is as long already; finish from that"):
+        recipes.named(LONGER, "resnet18_dpk")
+    with pytest.raises(ZooError, match="starts resnet18_kw from the base of its static twin"):
+        recipes.named(LONGER, "resnet18_kw")
+
+
 def test_the_command_line_has_the_last_word(tmp_path) -> None:
     words = [
         "--model",
@@ -110,7 +124,7 @@ def test_the_command_line_has_the_last_word(tmp_path) -> None:
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    known = "cpu, finish, gpu, gpu_finish"
+    known = "cpu, cpu_longer, finish, gpu, gpu_finish"
     with pytest.raises(ZooError, match=rf"there is no recipe 'gpus'; there are {known}\. Did you mean gpu"):
         recipes.named("gpus", "resnet18_kw")
 
@@ -118,5 +132,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
 @pytest.mark.parametrize(("base", "end"), [("cpu", "finish"), ("gpu", "gpu_finish")])
 def test_no_run_on_the_way_to_a_model_draws_like_another(base: str, end: str) -> None:
     """With the same seed the same images would come again, warped alike."""
-    way = [(base, "resnet18_static"), (base, "resnet18_dpk"), (end, "resnet18_dpk")]
-    assert len({recipes.named(name, model).seed for name, model in way}) == 3
+    ways = [[(base, "resnet18_static"), (base, "resnet18_dpk"), (end, "resnet18_dpk")]]
+    ways += [[("cpu", "resnet18_static"), (LONGER, "resnet18_static"), ("finish", "resnet18_kw")]]
+    for way in ways:
+        assert len({recipes.named(name, model).seed for name, model in way}) == 3

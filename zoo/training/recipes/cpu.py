@@ -23,6 +23,8 @@ fifths of its images smaller, 77 % after 110.
 for resnet18, where all but fgk of the families measured gain.
 """
 
+from dataclasses import replace
+
 from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
@@ -38,19 +40,21 @@ def recipe(model: str) -> Recipe:
     """
     check_use(model, "cpu", "finish")
     backbone, family = split_name(model)
-    upright = Augmentation(upright=0.5)
     if family in FAMILIES:
-        return Recipe(
-            model,
-            phases=((24, 10), (32, 48)),
-            shared_epochs=56,
-            shared_images=16,
-            lr=1.5e-3,
-            seed=1,  # with the base's its images would come again, warped alike
-            warm_start=base(f"{backbone}_{STATIC}"),
-            augmentation=upright,
-        )
-    return Recipe(model, phases=((16, 12), (24, 9), (32, 21)), augmentation=upright)
+        return replace(onward(model, f"{backbone}_{STATIC}"), shared_epochs=56, shared_images=16)
+    return Recipe(model, phases=((16, 12), (24, 9), (32, 21)), augmentation=Augmentation(upright=0.5))
+
+
+def onward(model: str, start: str) -> Recipe:
+    """Return 58 epochs from the base of a model, itself or its twin."""
+    return Recipe(
+        model,
+        phases=((24, 10), (32, 48)),
+        lr=1.5e-3,
+        seed=1,  # with the base's its images would come again, warped alike
+        warm_start=base(start),
+        augmentation=Augmentation(upright=0.5),
+    )
 
 
 def check_use(model: str, own: str, end: str) -> None:
