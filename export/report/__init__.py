@@ -2,7 +2,7 @@
 
 command      the pages, and which function makes which of their tables
 benchmarks   from ``benchmarks/*.json`` and ``benchmarks/runtimes/``
-records      from ``benchmarks/breakdown/`` and ``benchmarks/training/``, and the prices of lowerings
+records      from other folders of ``benchmarks/``, and the prices of lowerings
 goals        the taxes that are aimed at, and what of them is reached
 results      from the weights folder
 curves       the pictures of what trained models make of turned, zoomed and sheared images

@@ -108,6 +108,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "goals": goals,
         "sizes": comparisons.sizes,
         "choices": records.choices,
+        "artifacts": records.artifacts,
     },
     "docs/measurements.md": {
         "results": benchmarks.sections,

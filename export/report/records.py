@@ -1,11 +1,11 @@
-"""Tables of what lies in folders of ``benchmarks/``: where the time goes, and how fast families train."""
+"""Tables of what lies in folders of ``benchmarks/``: where time goes, what files get right, training."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from export import cost
+from export import cost, evaluate
 from export.base import AUTO
 from export.benchmark import profile
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
@@ -153,6 +153,25 @@ def _training(record: dict[str, Any]) -> str:
     waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest ones."
     table = markdown.table(header, "llrrrrr", lines)
     return "\n\n".join([*markdown.made_by(record.get("command", "")), table, f"{waits} {_origin(record)}"])
+
+
+def artifacts(root: Path) -> str:
+    """Return what exported files get right, beside the weights that they were made from."""
+    return "\n\n".join(_artifacts(record) for record in _records(root, "artifacts", evaluate.FORMAT))
+
+
+def _artifacts(record: dict[str, Any]) -> str:
+    header = ["model", "format", "dtype", "MB", "top-1", "of the weights"]
+    lines = []
+    for row in record["rows"]:
+        weights = row["weights_top1"]
+        figures = [f"{row['top1']:.2f} %", "" if weights is None else f"{weights:.2f} %"]
+        lines.append([f"`{row['model']}`", row["format"], row["dtype"], f"{row['megabytes']:.1f}", *figures])
+    counts = sorted({f"{row['images']:,}" for row in record["rows"]})
+    origin = f"Of {' or '.join(counts)} test images. {_origin(record)}"
+    return "\n\n".join(
+        [*markdown.made_by(record["command"]), markdown.table(header, "lllrrr", lines), origin]
+    )
 
 
 def _origin(record: dict[str, Any]) -> str:

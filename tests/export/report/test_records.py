@@ -1,11 +1,11 @@
-"""What the pages say of breakdowns, of training and of prices."""
+"""What the pages say of breakdowns, of artifacts, of training and of prices."""
 
 import json
 from dataclasses import asdict, replace
 
 import pytest
 
-from export import cost
+from export import cost, evaluate
 from export.benchmark import profile
 from export.benchmark.attribution import CONVOLUTION, FACTORS, REST, STATIC_CONVOLUTION, Origin
 from export.benchmark.plan import Candidate
@@ -121,6 +121,22 @@ def test_ways_to_run_one_model_stay_apart(tmp_path):
     assert [row[3] for row in rows] == ["1", "1", "2", "2", "1", "1", "1"]
     assert [row[5] for row in rows] == ["1.00", "4.00", "1.00", "5.00", "3.00", "1.00", "1.50"]
     assert rows[4][0] == "`resnet18_kw (rows)`"
+
+
+def test_the_page_has_what_files_get_right_beside_their_weights(tmp_path):
+    found = evaluate.Accuracy("kw.onnx", "resnet18_kw", "onnx", "cpu", "int8", 12.34, 10_000, 85.0, 86.4)
+    rows = [asdict(found), asdict(replace(found, dtype="fp16", weights_top1=None))]
+    path = tmp_path / "benchmarks/artifacts/cpu.json"
+    path.parent.mkdir(parents=True)
+    record = {"format": evaluate.FORMAT, "command": "python -m export.evaluate kw.onnx", "rows": rows}
+    path.write_text(json.dumps(record | {"environment": ORIGIN}))
+    made, table, below = records.artifacts(tmp_path).split("\n\n")
+    assert made == "```sh\npython -m export.evaluate kw.onnx\n```"
+    assert table.splitlines()[2:] == [
+        "| `resnet18_kw` | onnx | int8 | 12.3 | 85.00 % | 86.40 % |",
+        "| `resnet18_kw` | onnx | fp16 | 12.3 | 85.00 % |  |",
+    ]
+    assert below.startswith("Of 10,000 test images. Measured 2026-01-01, one, torch 2.0;")
 
 
 def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
