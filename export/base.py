@@ -221,7 +221,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def metadata(self, path: Path) -> dict[str, str]:
-        """Return what :meth:`annotate` stored."""
+        """Return what :meth:`annotate` stored.
+
+        Raises:
+            ZooError: the file is damaged, or of another format.
+        """
 
     @abstractmethod
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:

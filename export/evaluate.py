@@ -7,6 +7,7 @@ this says what that costs.
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from export.base import RUNTIMES, Predict, Runtime, runtime
 from export.benchmark.environment import environment
@@ -22,15 +24,15 @@ from export.benchmark.text import aligned
 from export.ends import PixelEnds
 from zoo.cli import atomic_path, check_counts, portable, run
 from zoo.errors import ZooError
-from zoo.pretrained import read_manifest
-from zoo.training.augment import normalise
-from zoo.training.data import Split, first, load_cifar10
+from zoo.pretrained import CIFAR10_CLASSES, read_manifest
+from zoo.training.augment import resize
+from zoo.training.data import SIDE, Split, first, load_cifar10
 from zoo.training.evaluate import BATCH_SIZES
 from zoo.training.processes import progress_bar
 
 FORMAT = "artifacts 1"
 
-_NEEDED = ("model", "output", "batch", "input_size", "dtype")
+_NEEDED = ("model", "output", "batch", "input_size", "dtype", "mean", "std")
 _JSON = ("batch", "input_size", "class_names", "mean", "std")
 
 
@@ -48,11 +50,37 @@ class Artifact:
     runtime: Runtime
     about: dict[str, Any]
 
-    def takes(self, images: np.ndarray) -> np.ndarray:
-        """Return normalised images (N, C, H, W) as the artifact takes them."""
-        if self.about["output"] != PixelEnds.output:
-            return images
-        return PixelEnds(tuple(self.about["mean"]), tuple(self.about["std"])).given(images)
+    @property
+    def side(self) -> int:
+        """Height and width of its inputs."""
+        return self.about["input_size"][-1]
+
+    @property
+    def batch(self) -> int | None:
+        """The one batch size that it takes, None for any."""
+        return None if self.about["batch"] == "dynamic" else int(self.about["batch"])
+
+    def takes(self, pixels: Tensor) -> np.ndarray:
+        """Return images (N, 3, 32, 32), uint8, as the artifact takes them: of its size, normalised by it."""
+        mean, std = tuple(self.about["mean"]), tuple(self.about["std"])
+        shape = -1, 1, 1
+        images = (resize(pixels.float() / 255, self.side).numpy() - np.reshape(mean, shape)) / np.reshape(
+            std, shape
+        )
+        if self.about["output"] == PixelEnds.output:
+            return PixelEnds(mean, std).given(images)
+        return images.astype(np.float32)
+
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise a :class:`ZooError` where it is not for square colour images of these classes."""
+        if tuple(self.about.get("class_names") or ()) != tuple(classes):
+            said = ", ".join(self.about.get("class_names") or ["no names"])
+            raise ZooError(f"{self.path} tells other classes apart ({said}) than {', '.join(classes)}.")
+        channels, height, width = self.about["input_size"]
+        if channels != 3 or height != width:
+            raise ZooError(
+                f"{self.path} takes images of {channels} x {height} x {width}; these are square, in colour."
+            )
 
 
 @dataclass(frozen=True)
@@ -82,8 +110,12 @@ class Accuracy:
     weights_top1: float | None
 
 
-def read(path: Path) -> Artifact:
+def read(path: Path, provider: str = "cpu") -> Artifact:
     """Return the artifact at ``path``; its suffix says of which format it is.
+
+    Args:
+        path: of the file.
+        provider: what will run it.
 
     Raises:
         ZooError: there is no such file, no format has its suffix, its library is missing or cannot
@@ -97,8 +129,8 @@ def read(path: Path) -> Artifact:
         suffixes = ", ".join(each.suffix for each in known.values())
         raise ZooError(f"{path} has no suffix of a format; give a file that ends in one of {suffixes}.")
     own = max(fits, key=lambda each: len(each.suffix))
-    if reason := own.available():
-        raise ZooError(f"cannot read {path}: {reason}.")
+    if reason := own.available(provider):
+        raise ZooError(f"cannot run {path} on {provider}: {reason}.")
     stored = own.metadata(path)
     if missing := [name for name in _NEEDED if name not in stored]:
         raise ZooError(f"{path} does not say its {missing[0]}; export it with python -m export.{own.name}.")
@@ -115,20 +147,15 @@ def top1(artifact: Artifact, predict: Predict, split: Split) -> float:
         split: the images.
 
     Raises:
-        ZooError: its classes are others.
+        ZooError: it is for other images.
     """
-    classes = artifact.about.get("class_names") or []
-    if tuple(classes) != split.classes:
-        said = ", ".join(classes) or "no names"
-        raise ZooError(f"{artifact.path} tells other classes apart ({said}) than {', '.join(split.classes)}.")
-    _, side, _ = artifact.about["input_size"]
-    batch = artifact.about["batch"]
-    count = BATCH_SIZES["cpu"] if batch == "dynamic" else int(batch)
+    artifact.check(split.classes)
+    count = artifact.batch or BATCH_SIZES["cpu"]
     right = 0
     for start in progress_bar(range(0, len(split), count), desc=artifact.path.name, unit=" batches"):
         labels = split.labels[start : start + count].numpy()
-        images = artifact.takes(normalise(split.images[start : start + count], side).numpy())
-        if batch != "dynamic":  # the last batch is filled up
+        images = artifact.takes(split.images[start : start + count])
+        if artifact.batch is not None:  # the last batch is filled up
             images = np.resize(images, (count, *images.shape[1:]))
         right += int((predict(images)[: len(labels)].argmax(axis=1) == labels).sum())
     return 100 * right / len(split)
@@ -144,7 +171,7 @@ def measure(artifact: Artifact, split: Split, provider: str = "cpu", threads: in
         threads: how many threads an operator may use; None leaves it to the library.
 
     Raises:
-        ZooError: its classes are others, or the provider cannot run here.
+        ZooError: it is for other images, or the provider cannot run here.
     """
     about, own = artifact.about, artifact.runtime
     found = top1(artifact, own.load(artifact.path, provider, threads), split)
@@ -157,7 +184,7 @@ def measure(artifact: Artifact, split: Split, provider: str = "cpu", threads: in
         megabytes=round(artifact.path.stat().st_size / 1e6, 2),
         images=len(split),
         top1=round(found, 2),
-        weights_top1=_weights_top1(about.get("weights_sha256"), split),
+        weights_top1=_weights_top1(about.get("weights_sha256"), split) if artifact.side == SIDE else None,
     )
 
 
@@ -174,7 +201,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
     check_counts(args, "images", "threads")
-    artifacts = [read(path) for path in args.files]
+    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
+        raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
+    artifacts = [read(path, args.provider) for path in args.files]
+    for each in artifacts:
+        each.check(CIFAR10_CLASSES)
     split = load_cifar10("test", args.data)
     if args.images is not None:
         split = first(split, args.images)
@@ -214,7 +245,7 @@ def table(rows: Sequence[Accuracy]) -> str:
 def _weights_top1(sha256: str | None, split: Split) -> float | None:
     for entry in read_manifest().values():
         figures = entry.get("figures") or {}
-        if entry["sha256"] == sha256 and split.is_of(figures) and figures["images"] == len(split):
+        if entry["sha256"] == sha256 and split.is_of(figures) and figures.get("images") == len(split):
             return figures["top1"]
     return None
 

@@ -88,8 +88,13 @@ class OnnxRuntime(Runtime):
     def metadata(self, path: Path) -> dict[str, str]:
         """Return the model's ``metadata_props``."""
         import onnx
+        from google.protobuf.message import DecodeError
 
-        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        try:
+            proto = onnx.load(path)
+        except DecodeError as error:
+            raise ZooError(f"onnx cannot load {path}: {first_line(error)}") from error
+        return {entry.key: entry.value for entry in proto.metadata_props}
 
     def load(self, path: Path, provider: str = "cpu", threads: int | None = None) -> Predict:
         """Return a session on exactly ``provider`` as a function of arrays."""

@@ -161,12 +161,13 @@ def artifacts(root: Path) -> str:
 
 
 def _artifacts(record: dict[str, Any]) -> str:
-    header = ["model", "format", "dtype", "MB", "top-1", "of the weights"]
+    header = ["model", "runs as", "dtype", "MB", "top-1", "of the weights"]
     lines = []
     for row in record["rows"]:
         weights = row["weights_top1"]
         figures = [f"{row['top1']:.2f} %", "" if weights is None else f"{weights:.2f} %"]
-        lines.append([f"`{row['model']}`", row["format"], row["dtype"], f"{row['megabytes']:.1f}", *figures])
+        how = [f"{row['format']}, {row['provider']}", row["dtype"], f"{row['megabytes']:.1f}"]
+        lines.append([f"`{row['model']}`", *how, *figures])
     counts = sorted({f"{row['images']:,}" for row in record["rows"]})
     origin = f"Of {' or '.join(counts)} test images. {_origin(record)}"
     return "\n\n".join(

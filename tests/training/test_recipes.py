@@ -97,7 +97,10 @@ def test_a_longer_base_goes_on_as_the_family_does_that_cannot_hold_its_kernels()
     assert replace(own, model="resnet18_static", shared_epochs=0, shared_images=None) == longer
     with pytest.raises(ZooError, match="gives resnet18_dpk is as long already; finish from that"):
         recipes.named(LONGER, "resnet18_dpk")
-    with pytest.raises(ZooError, match="starts resnet18_kw from the base of its static twin"):
+    told = (
+        "starts resnet18_kw from .* --recipe cpu_longer --model resnet18_static --run-dir runs/longer instead"
+    )
+    with pytest.raises(ZooError, match=told):
         recipes.named(LONGER, "resnet18_kw")
 
 

@@ -27,7 +27,7 @@ def normalise(images: Tensor, size: int | None = None) -> Tensor:
     Returns:
         (N, C, size, size), float32 in [-1, 1]; shrinking is antialiased.
     """
-    return (_resize(images.float().div_(255), size) - MEAN) / STD
+    return (resize(images.float().div_(255), size) - MEAN) / STD
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,15 @@ def warp(images: Tensor, maps: Tensor, size: int | None = None) -> Tensor:
     """
     pixels = images.float().div_(255)
     if size is not None and size < images.shape[-1]:
-        pixels = _resize(pixels, size)
+        pixels = resize(pixels, size)
     side = size or images.shape[-1]
     shape = [*pixels.shape[:2], side, side]
     grid = F.affine_grid(maps.to(pixels.device), shape, align_corners=False)
     return (F.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False) - MEAN) / STD
 
 
-def _resize(pixels: Tensor, size: int | None) -> Tensor:
+def resize(pixels: Tensor, size: int | None) -> Tensor:
+    """Return images (N, C, H, W), floats, with sides of ``size`` pixels, or as they are where it is None."""
     if size is None or tuple(pixels.shape[-2:]) == (size, size):
         return pixels
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

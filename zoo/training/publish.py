@@ -193,7 +193,7 @@ def comparable(name: str, test: Split) -> dict[str, Any]:
         ZooError: they are of other images than ``test``.
     """
     known = (pretrained.manifest_entry(name) or {}).get("figures") or {}
-    if known and not (known["images"] == len(test) and test.is_of(known)):
+    if known and not (known.get("images") == len(test) and test.is_of(known)):
         source = known.get("data", {}).get("source", "others")
         raise ZooError(
             f"the published weights of {name} were measured on other images ({source}), so others cannot be "

@@ -133,8 +133,8 @@ def test_the_page_has_what_files_get_right_beside_their_weights(tmp_path):
     made, table, below = records.artifacts(tmp_path).split("\n\n")
     assert made == "```sh\npython -m export.evaluate kw.onnx\n```"
     assert table.splitlines()[2:] == [
-        "| `resnet18_kw` | onnx | int8 | 12.3 | 85.00 % | 86.40 % |",
-        "| `resnet18_kw` | onnx | fp16 | 12.3 | 85.00 % |  |",
+        "| `resnet18_kw` | onnx, cpu | int8 | 12.3 | 85.00 % | 86.40 % |",
+        "| `resnet18_kw` | onnx, cpu | fp16 | 12.3 | 85.00 % |  |",
     ]
     assert below.startswith("Of 10,000 test images. Measured 2026-01-01, one, torch 2.0;")
 

@@ -57,20 +57,22 @@ def onward(model: str, start: str) -> Recipe:
     )
 
 
-def check_use(model: str, own: str, end: str) -> None:
+def check_use(model: str, own: str, end: str, run_dir: str = "runs/{twin}_base") -> None:
     """Raise a :class:`ZooError` for a model that is finished from the base of its static twin.
 
     Args:
         model: its name.
         own: the recipe that would make a base.
         end: the recipe that finishes from one.
+        run_dir: of the base that is made instead.
     """
     backbone, family = split_name(model)
     if _shares_base(family):
         twin = f"{backbone}_{STATIC}"
         raise ZooError(
             f"the recipe {end} starts {model} from the base of its static twin {twin}, not from its own; "
-            f"run python -m zoo.train --recipe {own} --model {twin} --run-dir runs/{twin}_base instead."
+            f"run python -m zoo.train --recipe {own} --model {twin} "
+            f"--run-dir {run_dir.format(twin=twin)} instead."
         )
 
 

@@ -20,7 +20,7 @@ def recipe(model: str) -> Recipe:
     Raises:
         ZooError: the model is finished from the base of its static twin, or its own is as long already.
     """
-    cpu.check_use(model, "cpu_longer", "finish")
+    cpu.check_use(model, "cpu_longer", "finish", run_dir="runs/longer")
     if split_name(model)[1] in FAMILIES:
         raise ZooError(f"the base that the recipe cpu gives {model} is as long already; finish from that.")
     return cpu.onward(model, model)
