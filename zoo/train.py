@@ -1,7 +1,7 @@
 """Train a model of the zoo on augmented CIFAR-10.
 
 python -m zoo.train --model resnet18_dpk --epochs 30
-python -m zoo.train --model resnet18_kw --recipe gpu_finish --publish
+python -m zoo.train --model resnet18_kw --recipe gpu_finish
 python -m zoo.train --model resnet18_kw --phases 16:20 32:5 --warm-start weights/resnet18_static.safetensors
 accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
 """
@@ -97,12 +97,11 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     if start and not options.resume:
         _warm_start(model, start)
     with first_process_first():  # it alone downloads
-        data = load_cifar10("train", options.data)
         tested = options.eval_every != 0 and not recipe.held_out
         test = load_cifar10("test", options.data) if tested or options.publish else None
-    if options.publish and not options.replace:  # before hours of training
-        assert test is not None
-        comparable(recipe.model, test)
+        if test is not None and options.publish and not options.replace:  # before hours of training
+            comparable(recipe.model, test)
+        data = load_cifar10("train", options.data)
     if options.resume:
         checkpoint.check_data(run_dir, data.sha256)
     # A resumed run keeps those it was started with; the file of its warm start may be gone.
@@ -110,7 +109,7 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         _moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe)
     )
     if not options.resume:
-        _check_start(recipe, known["started_from"])
+        _check_start(recipe, known)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,33 +127,56 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
     )
 
 
-def _check_start(recipe: Recipe, origin: dict[str, Any] | None) -> None:
-    """Say what is wrong with going on from the runs behind a warm start.
+def _check_start(recipe: Recipe, known: dict[str, Any]) -> None:
+    """Say what is wrong with going on from the runs behind a warm start, and with their like as a teacher.
 
     Args:
         recipe: of the run that goes on.
-        origin: of its warm start, as :func:`zoo.training.publish.origin` has it.
+        known: the facts that it is started with.
 
     Raises:
         ZooError: they learned from images that this run holds out.
     """
-    behind: list[dict[str, Any]] = []
-    while origin is not None:
-        behind.append(origin.get("recipe", {}) if origin["images_seen"] else {"held_out": recipe.held_out})
-        origin = origin.get("started_from")
-    if any(each.get("held_out", 0) < recipe.held_out for each in behind):
-        raise ZooError(
-            f"the weights in {recipe.warm_start} have learned from some of the {recipe.held_out} images to "
-            f"hold out; start from a run with --held-out {recipe.held_out} all along, or leave it out."
-        )
-    used = {each.get("seed") for each in behind}
+    start = f"the weights in {recipe.warm_start}"
+    sources = {start: _runs_behind(known["started_from"])}
+    if recipe.teacher:
+        sources[f"the teacher {recipe.teacher}"] = _runs_behind(manifest_entry(recipe.teacher))
+    for source, runs in sources.items() if recipe.held_out else ():
+        for run in runs:
+            if not run["images_seen"]:
+                _note(f"whether {source} learned from the images to hold out is not known")
+            elif not _spared(run, recipe, known):
+                raise ZooError(
+                    f"{source} may have learned from some of the {recipe.held_out} images to hold out; take "
+                    f"what had --held-out {recipe.held_out} and these --data all along, or leave it out."
+                )
+    used = {run.get("recipe", {}).get("seed") for run in sources[start]}
     if recipe.seed in used:
         unused = min(set(range(len(used) + 1)) - used)
-        print(
+        _note(
             f"the run that {recipe.warm_start} comes from had --seed {recipe.seed}, too: its images come "
-            f"again, warped alike; --seed {unused} draws anew",
-            flush=True,
+            f"again, warped alike; --seed {unused} draws anew"
         )
+
+
+def _note(text: str) -> None:
+    if is_first_process():
+        print(text, flush=True)
+
+
+def _runs_behind(origin: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return a run and those that it goes on from.
+
+    Args:
+        origin: as :func:`zoo.training.publish.origin` or the manifest has it; None stands for no run.
+    """
+    return [] if origin is None else [origin, *_runs_behind(origin.get("started_from"))]
+
+
+def _spared(run: dict[str, Any], recipe: Recipe, known: dict[str, Any]) -> bool:
+    """Tell whether a run held out what a recipe does: the last images of the same files."""
+    same = (run.get("data") or {}).get("sha256") == known["data"]["sha256"]
+    return same and run.get("recipe", {}).get("held_out", 0) >= recipe.held_out
 
 
 def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:

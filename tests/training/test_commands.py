@@ -129,14 +129,30 @@ def test_images_held_out_are_none_that_the_start_has_learned_from(
     held = ["--held-out", "2", "--seed", "1"]
     for name, start in (("first", foreign), ("second", run_dir / "first" / checkpoint.FILE)):
         words = ["--run-dir", str(run_dir / name), "--warm-start", str(start)]
-        assert zoo_train(*SHORT, *words, *held) == 0, "of unknown origin, or without them all along"
+        assert zoo_train(*SHORT, *words, *held) == 0, "none of them was learned from, as far as is known"
+        assert "learned from the images to hold out is not known" in capsys.readouterr().out
     on = ["--warm-start", str(run_dir / "second" / checkpoint.FILE), "--run-dir"]
     assert zoo_train(*SHORT, *on, str(run_dir / "more"), "--held-out", "3") == 2
-    assert "have learned from some of the 3 images to hold out; start from" in capsys.readouterr().err
+    learned = "may have learned from some of the {} images to hold out; take what had"
+    assert learned.format(3) in capsys.readouterr().err
     assert not (run_dir / "more").exists()
     assert zoo_train(*SHORT, *on, str(run_dir / "all")) == 0
     after = ["--warm-start", str(run_dir / "all" / checkpoint.FILE), "--run-dir", str(run_dir / "after")]
     assert zoo_train(*SHORT, *after, "--held-out", "1") == 2
+    assert learned.format(1) in capsys.readouterr().err
+    write_parquet("train.parquet", images[:1] * 8, [0] * 8)
+    assert zoo_train(*SHORT, *on, str(run_dir / "others"), *held) == 2, "the last images are others"
+    assert learned.format(2) in capsys.readouterr().err
+
+
+def test_images_held_out_are_none_that_the_teacher_has_learned_from(
+    zoo_train: Command, run_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert zoo_train(*SHORT, "--publish") == 0
+    taught = ["--teacher", "testnet_static", "--run-dir", str(run_dir / "taught"), "--held-out", "1"]
+    assert zoo_train("--model", "testnet_kw", *SHORT[2:], *taught) == 2
+    words = "the teacher testnet_static may have learned from some of the 1 images to hold out"
+    assert words in capsys.readouterr().err
 
 
 def test_weights_that_could_not_be_published_are_not_trained(

@@ -23,7 +23,7 @@ from zoo.training.processes import on_cuda
 from zoo.training.recipe import Recipe
 
 #: What an entry tells of a run that its own started from, beside the model.
-_KEPT = ("recipe", "command", "device", "epochs", "images_seen", "seconds", "started_from")
+_KEPT = ("recipe", "command", "device", "data", "epochs", "images_seen", "seconds", "started_from")
 
 
 def facts(data: Split, note: str | None, command: str, recipe: Recipe) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def origin(path: Path) -> dict[str, Any]:
         path: a run's checkpoint, a file of the weights folder or a copy of one, or any other file.
 
     Returns:
-        ``model``, ``recipe``, ``command``, ``device``, ``epochs``, ``images_seen``, ``seconds`` and
+        ``model``, ``recipe``, ``command``, ``device``, ``data``, ``epochs``, ``images_seen``, ``seconds`` and
         ``started_from``, as far as the run or the manifest tells; for a file of unknown origin ``file``,
         ``sha256``, 0 ``images_seen`` and 0 ``seconds``.
     """
@@ -97,8 +97,9 @@ def _made(progress: checkpoint.Progress) -> dict[str, Any]:
     # A run of the function `train` alone knows neither.
     if "train_images" in facts:
         made["epochs"] = round(seen / facts["train_images"], 2)
-    if "device" in facts:
-        made["device"] = facts["device"]
+    for name in ("device", "data"):
+        if name in facts:
+            made[name] = facts[name]
     if "command" in facts:
         made["command"] = shlex.join(map(portable, shlex.split(facts["command"])))
     return made

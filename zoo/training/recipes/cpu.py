@@ -2,7 +2,7 @@
 
 python -m zoo.train --recipe cpu --model resnet18_static --run-dir runs/resnet18_static_base
 python -m zoo.train --resume --run-dir runs/resnet18_static_base
-python -m zoo.train --recipe finish --model resnet18_kw --publish
+python -m zoo.train --recipe finish --model resnet18_kw
 
 Small images make the early epochs cheap. A family that can hold static kernels needs no base but its twin's.
 One that cannot has a base of its own: it takes all but the kernels from its twin's, and lets 16 images share

@@ -1,7 +1,7 @@
 """The end of training on two CPU cores, from a base of the recipe ``cpu``.
 
-python -m zoo.train --recipe finish --model resnet18_kw --publish
-python -m zoo.train --recipe finish --model resnet18_kw --compile --publish    # faster; not for dyconv
+python -m zoo.train --recipe finish --model resnet18_kw
+python -m zoo.train --recipe finish --model resnet18_kw --compile    # faster; not for dyconv
 
 Alike for a family and its twin, but longer for a family that can hold the base's kernels only nearly, as
 fgk does. Half of the images are upright, as in the base. What to expect: from the recipe's own bases

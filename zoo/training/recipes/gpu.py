@@ -1,7 +1,7 @@
 """The long part of training on a GPU: a base that the families are finished from, as in the recipe ``cpu``.
 
 python -m zoo.train --recipe gpu --model resnet18_static --run-dir runs/resnet18_static_base
-python -m zoo.train --recipe gpu_finish --model resnet18_kw --publish
+python -m zoo.train --recipe gpu_finish --model resnet18_kw
 
 The whole data set lies on the device and is warped there, in bf16. At its full length it has not been run.
 What to expect of the clean test images, from shorter runs on one H200 with other trainings beside

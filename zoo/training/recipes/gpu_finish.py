@@ -1,6 +1,6 @@
 """The end of training on a GPU, from a base of the recipe ``gpu``: alike for a family and its twin.
 
-python -m zoo.train --recipe gpu_finish --model resnet18_kw --publish
+python -m zoo.train --recipe gpu_finish --model resnet18_kw
 
 What to expect of the clean test images: 86.6 to 86.8 % of resnet18_static, kw and kwb; of fgk, which can
 hold the base's kernels only nearly, 86.1 %. Their logs lie in ``benchmarks/training/logs/``; the weights
