@@ -68,7 +68,7 @@ def _sizes(record: Mapping[str, Any]) -> str:
     an_epoch = how["images_per_epoch"] // how["batch_size"] * how["batch_size"]
     phases = " and ".join(f"{epochs * an_epoch:,} at {size} px" for size, epochs in how["phases"])
     error = 100 * (0.25 / record["test_images"]) ** 0.5
-    start = " from the static network's published weights" if record.get("pretrained") else ""
+    start = " from the static network's weights as published then" if record.get("pretrained") else ""
     budget = (
         f"{record['model']}{start}, {phases}, one seed, {record['test_images']:,} test images (standard "
         f"error at most {error:.1f} points); onnxruntime, one thread of {record['cpu']}: "

@@ -87,7 +87,9 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
     )
     other = {**record, "model": "another", "pretrained": True}
     (tmp_path / "docs/sizes_another.json").write_text(json.dumps(other))
-    assert "another from the static network's published weights, 20,000 at" in comparisons.sizes(tmp_path)
+    assert "another from the static network's weights as published then, 20,000 at" in comparisons.sizes(
+        tmp_path
+    )
     assert comparisons.sizes(tmp_path).count("one seed") == 2
     with pytest.raises(ZooError, match=r"sizes_\*\.json; python docs/sizes\.py makes one"):
         comparisons.sizes(tmp_path / "docs")
