@@ -8,8 +8,8 @@ fgk does. Half of the images are upright, as in the base. What to expect of mobi
 of the clean / augmented test images: with ``--warm-start`` from the recipe ``cpu_longer`` static 86.1 / 73.6,
 kw 86.3 / 73.7, dyconv 86.2 / 73.7, condconv 86.0 / 73.5, fgk 85.0 / 73.2; dpk, from its own, 82.1 / 68.8.
 These are the published weights. From the recipe ``cpu`` alone static and kw had 81.4 and 81.3 % of the clean
-images. Another epoch with ``--lr 3e-4`` changed the clean accuracy of an earlier static network, 80.8 %, by half
-a point at most (docs/results.md).
+images. Another epoch with ``--lr 3e-4`` changed the clean accuracy of an earlier static network, 80.8 %, by
+half a point at most (docs/results.md).
 """
 
 from zoo.catalog import split_name
