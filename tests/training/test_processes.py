@@ -80,11 +80,21 @@ def launch(*words: str) -> str:
     return done.stdout
 
 
+ACCELERATE = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
+
+
 @pytest.mark.slow
-def test_accelerate_launches_the_command(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "named"),
+    [
+        # On CPU cores accelerate starts one process, however many are asked for.
+        (f"{ACCELERATE} --dynamo_backend no", "" if torch.accelerator.is_available() else "python -m"),
+        ("-m torch.distributed.run --standalone --nproc-per-node 2", "torchrun --nproc-per-node 2 -m"),
+    ],
+    ids=["accelerate", "torchrun"],
+)
+def test_a_launcher_starts_the_command(launcher: str, named: str, data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
-    launcher += " --dynamo_backend no"
     words = (
         f"--model mobilenetv3_small_100_dpk --phases 16:2 --batch-size 4 --data {data} --run-dir {run_dir}"
     )
@@ -92,7 +102,7 @@ def test_accelerate_launches_the_command(data: Path, tmp_path: Path) -> None:
     assert printed.count("epoch") == 2, "one process prints"
     progress = checkpoint.read_progress(run_dir)
     assert progress.finished
-    assert progress.facts["command"].startswith("torchrun --nproc-per-node 2 -m zoo.train --model")
+    assert f"{named} zoo.train --model" in progress.facts["command"]
     assert progress.step == 2, "the four images of an epoch are one update of both"
 
 
