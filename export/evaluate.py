@@ -7,7 +7,6 @@ this says what that costs.
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,10 +21,10 @@ from export.base import RUNTIMES, Predict, Runtime, runtime
 from export.benchmark.environment import environment
 from export.benchmark.text import aligned
 from export.ends import PixelEnds
-from zoo.cli import atomic_path, check_counts, portable, run
+from zoo.cli import atomic_path, check_counts, check_writable, portable, run
 from zoo.errors import ZooError
 from zoo.pretrained import CIFAR10_CLASSES, read_manifest
-from zoo.training.augment import resize
+from zoo.training.augment import normalise
 from zoo.training.data import SIDE, Split, first, load_cifar10
 from zoo.training.evaluate import BATCH_SIZES
 from zoo.training.processes import progress_bar
@@ -63,13 +62,8 @@ class Artifact:
     def takes(self, pixels: Tensor) -> np.ndarray:
         """Return images (N, 3, 32, 32), uint8, as the artifact takes them: of its size, normalised by it."""
         mean, std = tuple(self.about["mean"]), tuple(self.about["std"])
-        shape = -1, 1, 1
-        images = (resize(pixels.float() / 255, self.side).numpy() - np.reshape(mean, shape)) / np.reshape(
-            std, shape
-        )
-        if self.about["output"] == PixelEnds.output:
-            return PixelEnds(mean, std).given(images)
-        return images.astype(np.float32)
+        images = normalise(pixels, self.side, mean, std).numpy()
+        return PixelEnds(mean, std).given(images) if self.about["output"] == PixelEnds.output else images
 
     def check(self, classes: Sequence[str]) -> None:
         """Raise a :class:`ZooError` where it is not for square colour images of these classes."""
@@ -201,8 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args(words)
     check_counts(args, "images", "threads")
-    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
-        raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
+    check_writable(args.json)
     artifacts = [read(path, args.provider) for path in args.files]
     for each in artifacts:
         each.check(CIFAR10_CLASSES)

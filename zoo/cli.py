@@ -42,6 +42,12 @@ def check_counts(options: argparse.Namespace, *names: str) -> None:
             raise ZooError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
 
 
+def check_writable(path: Path | None) -> None:
+    """Raise a :class:`ZooError` for a file, where one is given, that could not be written in the end."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise ZooError(f"cannot write {path}: it is a folder, or in none that can be written to.")
+
+
 def portable(word: str) -> str:
     """Shorten an absolute path to its last two parts, which mean something on other machines too."""
     return "/".join(("...", *Path(word).parts[1:][-2:])) if os.path.isabs(word) else word

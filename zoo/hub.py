@@ -24,7 +24,7 @@ from zoo.catalog import split_name
 from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.models import check_name, create_model
-from zoo.pretrained import images_seen, read_manifest, trained_on
+from zoo.pretrained import images_seen, lineage, read_manifest, trained_on
 from zoo.training.invariance import curve_mean
 from zoo.training.invariance import read as read_evaluation
 
@@ -191,9 +191,8 @@ def _against_twin(name: str, twin: str) -> str:
 
 def _runs(name: str, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, int, int]]:
     """Yield model, images and seconds of the runs behind an entry, which tell each run from every other."""
-    while entry:
-        yield entry.get("model", name), entry["images_seen"], entry["seconds"]
-        entry = entry.get("started_from")
+    for run in lineage(entry):
+        yield run.get("model", name), run["images_seen"], run["seconds"]
 
 
 def _entry(name: str) -> dict[str, Any]:

@@ -77,13 +77,22 @@ def manifest_entry(name: str) -> dict[str, Any] | None:
     return read_manifest().get(name.split(".")[0])
 
 
+def lineage(entry: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return a run and those that it goes on from, the latest first.
+
+    Args:
+        entry: of the manifest, or what one has as ``started_from``; None stands for no run.
+    """
+    return [entry, *lineage(entry.get("started_from"))] if entry else []
+
+
 def images_seen(entry: Mapping[str, Any] | None) -> int:
     """Count the images behind a manifest entry, those of the runs it started from included.
 
     Args:
         entry: of the manifest, or what one has as ``started_from``; None counts as 0.
     """
-    return entry["images_seen"] + images_seen(entry.get("started_from")) if entry else 0
+    return sum(run["images_seen"] for run in lineage(entry))
 
 
 def devices(entry: Mapping[str, Any]) -> list[str | None]:
@@ -92,12 +101,7 @@ def devices(entry: Mapping[str, Any]) -> list[str | None]:
     Args:
         entry: of the manifest.
     """
-    found: list[str | None] = []
-    run: Mapping[str, Any] | None = entry
-    while run:
-        found.insert(0, run.get("device"))
-        run = run.get("started_from")
-    return found
+    return [run.get("device") for run in reversed(lineage(entry))]
 
 
 def trained_on(entry: Mapping[str, Any], brief: bool = False) -> str:

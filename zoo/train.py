@@ -9,7 +9,7 @@ accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import zoo
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.evaluate import DRAWS
-from zoo.pretrained import manifest_entry
+from zoo.pretrained import lineage, manifest_entry
 from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training.augment import Augmentation
 from zoo.training.data import load_cifar10
@@ -138,9 +138,9 @@ def _check_start(recipe: Recipe, known: dict[str, Any]) -> None:
         ZooError: they learned from images that this run holds out.
     """
     start = f"the weights in {recipe.warm_start}"
-    sources = {start: _runs_behind(known["started_from"])}
+    sources = {start: lineage(known["started_from"])}
     if recipe.teacher:
-        sources[f"the teacher {recipe.teacher}"] = _runs_behind(manifest_entry(recipe.teacher))
+        sources[f"the teacher {recipe.teacher}"] = lineage(manifest_entry(recipe.teacher))
     for source, runs in sources.items() if recipe.held_out else ():
         for run in runs:
             if not run["images_seen"]:
@@ -164,16 +164,7 @@ def _note(text: str) -> None:
         print(text, flush=True)
 
 
-def _runs_behind(origin: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return a run and those that it goes on from.
-
-    Args:
-        origin: as :func:`zoo.training.publish.origin` or the manifest has it; None stands for no run.
-    """
-    return [] if origin is None else [origin, *_runs_behind(origin.get("started_from"))]
-
-
-def _spared(run: dict[str, Any], recipe: Recipe, known: dict[str, Any]) -> bool:
+def _spared(run: Mapping[str, Any], recipe: Recipe, known: dict[str, Any]) -> bool:
     """Tell whether a run held out what a recipe does: the last images of the same files."""
     same = (run.get("data") or {}).get("sha256") == known["data"]["sha256"]
     return same and run.get("recipe", {}).get("held_out", 0) >= recipe.held_out

@@ -18,7 +18,7 @@ from zoo import catalog
 from zoo.catalog import split_name
 from zoo.layers import STATIC
 from zoo.models import list_models
-from zoo.pretrained import images_seen, read_manifest, trained_on
+from zoo.pretrained import images_seen, lineage, read_manifest, trained_on
 from zoo.training.answers import read as read_answers
 from zoo.training.invariance import STEPS, curve_mean
 from zoo.training.invariance import read as read_evaluation
@@ -209,7 +209,7 @@ def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
 
 def _seconds(entry: Mapping[str, Any] | None) -> float:
     """Add up the training time behind an entry, that of the runs it started from included."""
-    return entry["seconds"] + _seconds(entry.get("started_from")) if entry else 0
+    return sum(run["seconds"] for run in lineage(entry))
 
 
 def _duration(seconds: float) -> str:

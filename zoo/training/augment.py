@@ -5,6 +5,7 @@ per image and sampled once, bilinearly, so an image is blurred once however many
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,17 +18,21 @@ MEAN = 0.5
 STD = 0.5
 
 
-def normalise(images: Tensor, size: int | None = None) -> Tensor:
+def normalise(
+    images: Tensor, size: int | None = None, mean: Sequence[float] = (MEAN,), std: Sequence[float] = (STD,)
+) -> Tensor:
     """Turn stored images into a clean network input.
 
     Args:
         images: (N, C, H, W), uint8.
         size: side of the output in pixels; None keeps H and W.
+        mean, std: of each channel, or of all; by default those of this project's networks.
 
     Returns:
-        (N, C, size, size), float32 in [-1, 1]; shrinking is antialiased.
+        (N, C, size, size), float32, by default in [-1, 1]; shrinking is antialiased.
     """
-    return (resize(images.float().div_(255), size) - MEAN) / STD
+    shift, scale = (torch.tensor(values).view(-1, 1, 1).to(images.device) for values in (mean, std))
+    return (_resize(images.float().div_(255), size) - shift) / scale
 
 
 @dataclass(frozen=True)
@@ -165,15 +170,14 @@ def warp(images: Tensor, maps: Tensor, size: int | None = None) -> Tensor:
     """
     pixels = images.float().div_(255)
     if size is not None and size < images.shape[-1]:
-        pixels = resize(pixels, size)
+        pixels = _resize(pixels, size)
     side = size or images.shape[-1]
     shape = [*pixels.shape[:2], side, side]
     grid = F.affine_grid(maps.to(pixels.device), shape, align_corners=False)
     return (F.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False) - MEAN) / STD
 
 
-def resize(pixels: Tensor, size: int | None) -> Tensor:
-    """Return images (N, C, H, W), floats, with sides of ``size`` pixels, or as they are where it is None."""
+def _resize(pixels: Tensor, size: int | None) -> Tensor:
     if size is None or tuple(pixels.shape[-2:]) == (size, size):
         return pixels
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

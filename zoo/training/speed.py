@@ -180,8 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.check_counts(args, "batch", "side", "rounds", "threads")
     if outside := [each for each in args.shared if not 2 <= each <= args.batch]:
         raise ZooError(f"--shared is {outside[0]}; it must be from 2 to the batch, {args.batch}.")
-    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
-        raise ZooError(f"cannot write {args.json}: it is a folder, or in none that can be written to.")
+    cli.check_writable(args.json)
     memory.keep_freed_memory()
     wanted = _wanted(args)
     if not wanted:
