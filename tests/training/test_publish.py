@@ -222,3 +222,13 @@ def test_the_device_counts_the_threads_of_all_processes(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert publish.device(1).endswith(", 2 threads")
     assert publish.device(3).endswith(", 6 threads")
+
+
+def test_figures_of_more_draws_stay_only_where_they_are_of_the_same_images(
+    run_dir: Path, split: Split, weights: Path
+) -> None:
+    first = publish.publish(run_dir, split, draws=3)
+    assert publish.publish(run_dir, split, draws=1)["augmented_draws"] == first["augmented_draws"] == 3
+    others = dataclasses.replace(split, sha256="of other images")
+    found = publish.publish(run_dir, others, draws=1, replace_better=True)
+    assert (found["augmented_draws"], found["data"]["sha256"]) == (1, others.sha256)
