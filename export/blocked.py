@@ -89,11 +89,11 @@ class _Rewriter:
         """Tell whether onnxruntime computes ``node`` on blocks."""
         op, given = node.op_type, [value for value in node.inputs if value is not None]
         if op == "Conv":
-            return _is_blocked_convolution(node)
+            return is_blocked_convolution(node)
         if op == "Clip":
             return given[0] in self.blocked and _is_fused(node)
         if op in _SUMS:
-            return self.blocked.issuperset(given) and all(_are_alike(given[0], other) for other in given)
+            return self.blocked.issuperset(given) and all(are_alike(given[0], other) for other in given)
         able = op in _ELEMENTWISE or (op in _POOLS and _is_divided(given[0], _BLOCK))
         return able and given[0] in self.blocked
 
@@ -163,7 +163,7 @@ class _Rewriter:
             return None
         if _is_fused(node) or not _are_constant(limits):
             return None
-        channels, name, norm = _shape(x)[1], node.outputs[0].name, _batch_norm(x)
+        channels, name, norm = _shape(x)[1], node.outputs[0].name, norm_of(x)
         if norm is None:
             made = [self._constant(f"ones_{channels}", np.ones((channels, 1, 1, 1)))]
         else:
@@ -198,7 +198,7 @@ class _Rewriter:
         return self.graph.initializers[name]
 
 
-def _is_blocked_convolution(node: ir.Node) -> bool:
+def is_blocked_convolution(node: ir.Node) -> bool:
     """Tell whether onnxruntime computes a convolution on blocks: of constant weights, with whole blocks."""
     constants = [value for value in node.inputs[1:] if value is not None]
     if not _are_constant(constants) or any(value.dtype != ir.DataType.FLOAT for value in constants):
@@ -240,10 +240,10 @@ def _is_read_in_blocks(x: ir.Value) -> bool:
 
 
 def _reads_blocks(node: ir.Node) -> bool:
-    return node.op_type == "Conv" and _is_blocked_convolution(node)
+    return node.op_type == "Conv" and is_blocked_convolution(node)
 
 
-def _batch_norm(x: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
+def norm_of(x: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
     """Return what ``x`` is a batch norm of, its factor and its offset; None where it is none."""
     maker = x.producer()
     if maker is None or maker.op_type != "BatchNormalization":
@@ -262,7 +262,7 @@ def _are_constant(values: Iterable[ir.Value | None]) -> bool:
     return all(value is None or value.const_value is not None for value in values)
 
 
-def _are_alike(one: ir.Value, other: ir.Value) -> bool:
+def are_alike(one: ir.Value, other: ir.Value) -> bool:
     """Tell whether two values are known to have one shape."""
     shape = _shape(one)
     return bool(shape) and all(map(_is_known, shape)) and shape == _shape(other)

@@ -189,7 +189,9 @@ def to_proto(model: nn.Module, options: ExportOptions, layout: str | None) -> An
     _optimise(program)
     if layout == BLOCKED:
         from export.blocked import keep_blocked
+        from export.summed import fold_batch_norms
 
+        fold_batch_norms(program.model)
         keep_blocked(program.model)
     return program.model_proto
 
