@@ -4,7 +4,7 @@ python -m zoo.train --recipe finish --model resnet18_static --seed 1 --run-dir r
 python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 
 Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is
-held against that seed by seed.
+held against that seed by seed. How far its kernels move from one image to another says how dynamic it became.
 
 Writes seeds.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.
 """
@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from comparing import check_settings, check_start, compare, parser
+from torch import nn
+from turning import layers_of, moves_between
 
 from zoo import cli
 from zoo.errors import ZooError
 from zoo.training.checkpoint import Progress
+from zoo.training.data import Split
 from zoo.training.evaluate import Evaluation
 
 #: What two runs may differ in.
 FREE = ("model", "seed", "warm_start")
+#: Test images between which kernels move, from the first.
+COMPARED = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     options = parser("seeds", __doc__).parse_args(words)
 
-    def row(progress: Progress, _model: Any, _test: Any, found: Evaluation) -> dict[str, Any]:
-        kept = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
+    def row(progress: Progress, model: nn.Module, test: Split, found: Evaluation) -> dict[str, Any]:
+        kept: dict[str, Any] = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
+        if layers := layers_of(model):
+            kept["moves"] = moves_between(model.eval(), layers, test.images[:COMPARED])
         return {"model": progress.recipe.model, "seed": progress.recipe.seed, **kept}
 
     compare("seeds", words, options, check_alike, row, _start)

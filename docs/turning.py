@@ -52,7 +52,7 @@ def measure(
         for name, layer in layers.items():
             whole[name].append(moves(layer, contexts[name]))
             disc[name].append(moves(layer, disc_contexts[name]))
-    upright = contexts_of(model, layers, torch.cat([turn(image, [0]) for image in images]))
+    between = moves_between(model, layers, images)
     found: dict[str, dict[str, Any]] = {}
     for name, layer in layers.items():
         low, median, high = torch.stack(whole[name]).quantile(torch.tensor([0.25, 0.5, 0.75]), dim=0)
@@ -61,7 +61,7 @@ def measure(
             "median": listed(median),
             "high": listed(high),
             "disc": listed(torch.stack(disc[name]).median(dim=0).values),
-            "other_image": listed(moves_to_next(layer, upright[name]).median()),
+            "other_image": between[name],
         }
         if (routing := getattr(layer, "routing", None)) is not None:
             found[name]["routing"] = listed(routing(first[name]))
@@ -94,6 +94,11 @@ def keep_disc(inputs: Tensor) -> Tensor:
     return torch.where(inside, inputs, -1.0)
 
 
+def layers_of(model: nn.Module) -> dict[str, DynamicConv2d]:
+    """Return the dynamic convolutions of a model by name."""
+    return {name: one for name, one in model.named_modules() if isinstance(one, DynamicConv2d)}
+
+
 def contexts_of(model: nn.Module, layers: Mapping[str, DynamicConv2d], inputs: Tensor) -> dict[str, Tensor]:
     """Return the context (N, I) that each layer sees when the model is given inputs (N, 3, H, H)."""
     contexts: dict[str, Tensor] = {}
@@ -117,6 +122,19 @@ def moves(layer: DynamicConv2d, contexts: Tensor) -> Tensor:
     """Return how far the kernels of contexts (N, I) are from those of the first, (N,)."""
     kernels = layer.kernels(contexts).flatten(1)
     return (kernels - kernels[0]).norm(dim=1) / kernels[0].norm()
+
+
+@torch.inference_mode()
+def moves_between(model: nn.Module, layers: Mapping[str, DynamicConv2d], images: Tensor) -> dict[str, float]:
+    """Return the median move of each layer's kernels from one upright image to the next.
+
+    Args:
+        model: a classifier in eval mode.
+        layers: the dynamic convolutions to look at, by any name.
+        images: (N, 3, H, H), uint8.
+    """
+    contexts = contexts_of(model, layers, torch.cat([turn(image, [0]) for image in images]))
+    return {name: listed(moves_to_next(layer, contexts[name]).median()) for name, layer in layers.items()}
 
 
 def moves_to_next(layer: DynamicConv2d, contexts: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import zoo
 from tests.test_spared import RECIPE, run, split
 from zoo.errors import ZooError
+from zoo.layers import DynamicConv2d
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
@@ -61,6 +63,18 @@ def test_it_writes_the_figures_of_every_seed(compare: Compare) -> None:
     assert record["draws"] == 2
     assert record["images_seen"] == 8
     assert record["from_weights"] is True
+
+
+def test_it_tells_how_far_every_layers_kernels_move(compare: Compare) -> None:
+    static, *_, kw = compare("one", "other", "kw", "kw other")["rows"]
+    assert "moves" not in static
+    layers = [
+        name
+        for name, one in zoo.create_model("resnet10_kw").named_modules()
+        if isinstance(one, DynamicConv2d)
+    ]
+    assert list(kw["moves"]) == layers
+    assert all(0 < move < 1 for move in kw["moves"].values())
 
 
 @pytest.mark.parametrize(

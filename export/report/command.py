@@ -98,6 +98,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "curves": curves.curves,
         "spared": comparisons.spared,
         "seeds": comparisons.seeds,
+        "swapped": comparisons.swapped,
         "distilled": comparisons.distilled,
         "against the twin": results.against_twin,
         "costs": results.costs,

@@ -13,6 +13,12 @@ from export.report.gains import FIGURES, in_points
 from zoo.errors import ZooError
 from zoo.training.invariance import curve_mean
 
+SWAPPED = {
+    "clean": {"mean": "mean kernels", "other": "another image's"},
+    "augmented": {"mean": "mean kernels", "other": "another image's", "upright": "the upright image's"},
+}
+"""By which images, and what docs/swapped.py makes the kernels for instead."""
+
 QUARTERS = ("0", "90", "180", "270")
 """Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
 
@@ -113,14 +119,16 @@ def seeds(root: Path) -> str:
             cells.append(f"{mean(found):.2f} ± {stdev(found):.2f} %")
             cells.append(f"{min(found):.2f} to {max(found):.2f} %")
             cells.append(_seed_by_seed(rows, models.get(twin_of(name), []), figure))
-        lines.append(cells)
+        lines.append([*cells, _furthest(rows)])
     header = ["model", "runs"]
     for images in FIGURES:
         header += [images, "lowest to highest", "over static, seed by seed"]
+    header.append("kernels move")
     start = "all of a model from the same weights" if record["from_weights"] else "from no weights"
     how = (
         f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; plus or "
-        f"minus is a standard deviation: `{record['command']}`"
+        "minus is a standard deviation; kernels move: the median from one image to another, in the layer "
+        f"where they move furthest: `{record['command']}`"
     )
     return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
@@ -132,6 +140,29 @@ def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figur
         return ""
     gains = [row[figure] - its[row["seed"]] for row in rows]
     return f"{mean(gains):+.2f} ± {stdev(gains):.2f}"
+
+
+def _furthest(rows: list[dict[str, Any]]) -> str:
+    """Return how far kernels move from image to image in the layer of each run that moves furthest."""
+    found = [100 * max(row["moves"].values()) for row in rows if row.get("moves")]
+    return f"{min(found):.1f} to {max(found):.1f} %" if found else ""
+
+
+def swapped(root: Path) -> str:
+    """Return what docs/swapped.py found of kernels that are made for something else than the image."""
+    record = _record(root, "swapped")
+    lines = []
+    for row in record["rows"]:
+        cells = [f"`{row['model']}`"]
+        for images, others in SWAPPED.items():
+            cells.append(f"{row[images]['top1']:.2f} %")
+            cells += [in_points(Interval(*row[images][of])) for of in others]
+        lines.append(cells)
+    header = ["model"]
+    for images, others in SWAPPED.items():
+        header += [images, *others.values()]
+    how = f"The first {record['images']:,} test images, warped once: `{record['command']}`"
+    return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
 
 def distilled(root: Path) -> str:

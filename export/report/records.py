@@ -133,6 +133,26 @@ def training(root: Path) -> str:
     )
 
 
+def training_times(root: Path) -> dict[str, float]:
+    """Return by model how much longer than its twin's its training takes on a CPU, an image in fp32.
+
+    As ``zoo.train`` has it by default: each image with kernels of its own, in the lowering and the layout
+    that suit the model, of the latest record that has it. Of both layouts the faster counts.
+    """
+    found: dict[str, float] = {}
+    usual = {"lowering": AUTO, "compiled": False, "amp": "no", "shared": 1}
+    for record in sorted(
+        _records(root, "training", speed.FORMAT), key=lambda each: each["environment"]["date"]
+    ):
+        rows = [row for row in record["rows"] if {"amp": "no", "shared": 1, **row}.items() >= usual.items()]
+        if record["environment"]["gpu"] is None:
+            speeds: dict[str, float] = {}
+            for row in rows:
+                speeds[row["model"]] = max(speeds.get(row["model"], 0), row["over_static"])
+            found |= {name: 1 / value for name, value in speeds.items()}
+    return found
+
+
 def _training(record: dict[str, Any]) -> str:
     header = ["model", "lowering", "batch", "image", "images/s", "of static", "memory MiB"]
     lines: list[list[str]] = []

@@ -12,7 +12,7 @@ from export.benchmark import render
 from export.benchmark.environment import machine
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
-from export.report import benchmarks, markdown
+from export.report import benchmarks, markdown, records
 from export.report.gains import FIGURES, in_points, paired_gains
 from zoo import catalog
 from zoo.catalog import split_name
@@ -106,9 +106,9 @@ def aims(_root: Path) -> str:
 def against_twin(root: Path) -> str:
     """Return the same as points gained over the static twin, and what they cost as multiples of it."""
     trained, evaluation, latency, params = _trained(), read_evaluation(), _latency(root), _params()
-    answers = read_answers()
+    answers, training = read_answers(), records.training_times(root)
     gains = ["clean", "augmented", *STEPS, "unchanged when turned"]
-    header = ["model", *gains, "parameters", "latency"]
+    header = ["model", *gains, "parameters", "latency", "training"]
     lines = []
     for name, entry in trained.items():
         twin = twin_of(name)
@@ -133,6 +133,7 @@ def against_twin(root: Path) -> str:
                 *points,
                 f"{params[name] / params[twin]:.2f}x",
                 f"{row.tax.value:.2f}x" if row and row.tax else "",
+                f"{training[name]:.1f}x" if name in training else "",
             ]
         )
     return markdown.table(header, "l" + "r" * (len(header) - 1), lines)
@@ -191,12 +192,14 @@ def order(name: str) -> tuple[str, bool, int]:
 def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
     """Return the models' rows measured as :data:`RUNTIME` says, and the machine.
 
-    Most threads go first, then the latest, then cores that are near each other.
+    Most threads go first, then the file with the most rows, as in the README's tables, then the latest, then
+    cores that are near each other.
     """
     found: dict[str, tuple[render.Row, str]] = {}
 
-    def rank(path: Path) -> tuple[int, str]:
-        return benchmarks.headline(path)[0].result.candidate.threads, str(read(path).environment["date"])
+    def rank(path: Path) -> tuple[int, int, str]:
+        rows = benchmarks.headline(path)
+        return rows[0].result.candidate.threads, len(rows), str(read(path).environment["date"])
 
     for path in sorted(benchmarks.on_whole_machines(root), key=rank):
         where = machine(read(path).environment)

@@ -124,7 +124,14 @@ def test_spared_shows_every_run_by_its_shares(tmp_path):
 def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, start):
     runs = [{"model": TWIN, "seed": seed, "top1": 70.0 + seed, "top1_augmented": 60.0} for seed in range(3)]
     runs += [
-        {"model": KW, "seed": seed, "top1": 71.5 + seed, "top1_augmented": 60.0 + seed} for seed in (2, 1, 0)
+        {
+            "model": KW,
+            "seed": seed,
+            "top1": 71.5 + seed,
+            "top1_augmented": 60.0 + seed,
+            "moves": {"a": 0.01, "b": 0.02 + seed / 100},
+        }
+        for seed in (2, 1, 0)
     ]
     runs += [{"model": FGK, "seed": seed, "top1": 70.0, "top1_augmented": 60.0} for seed in (1, 2)]
     record = {"images_seen": 1000, "draws": 2, "command": "python docs/seeds.py", "rows": runs}
@@ -133,7 +140,21 @@ def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, s
     table, _, how = comparisons.seeds(tmp_path).rpartition("\n\n")
     static, kw, fgk = rows(table)
     clean, augmented = ["71.00 ± 1.00 %", "70.00 to 72.00 %"], ["60.00 ± 0.00 %", "60.00 to 60.00 %"]
-    assert static == [f"`{TWIN}`", "3", *clean, "", *augmented, ""]
+    assert static == [f"`{TWIN}`", "3", *clean, "", *augmented, "", ""]
+    assert kw[8] == "2.0 to 4.0 %"
     assert (kw[4], kw[7]) == ("+1.50 ± 0.00", "+1.00 ± 1.00")
     assert (fgk[4], fgk[7]) == ("", ""), "of other seeds"
     assert f"Runs of 1,000 images, {start} weights; augmented" in how
+
+
+def test_swapped_shows_what_other_kernels_cost(tmp_path):
+    others = {"mean": [-0.5, -1.0, 0.0], "other": [-2.0, -3.0, -1.0]}
+    augmented = {"top1": 60.0, **others, "upright": [0.25, -0.5, 1.0]}
+    row = {"model": KW, "clean": {"top1": 80.0, **others}, "augmented": augmented}
+    record = {"images": 1000, "command": "python docs/swapped.py", "rows": [row]}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/swapped.json").write_text(json.dumps(record))
+    table, _, how = comparisons.swapped(tmp_path).rpartition("\n\n")
+    lost = ["-0.5 [-1.0, +0.0]", "-2.0 [-3.0, -1.0]"]
+    assert rows(table) == [[f"`{KW}`", "80.00 %", *lost, "60.00 %", *lost, "+0.2 [-0.5, +1.0]"]]
+    assert "The first 1,000 test images, warped once" in how

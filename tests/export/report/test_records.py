@@ -165,6 +165,28 @@ def test_the_page_shows_the_fastest_way_to_train_first(tmp_path):
     assert lines[4] == "| loading and warping alone |  | 32 | 32 px | 9876.5 |  |  |"
 
 
+def test_training_times_are_of_the_default_way_in_the_latest_record(tmp_path):
+    def row(share, model="resnet18_kw", **how):
+        usual = asdict(speed.Candidate(model, "auto", channels_last=True))
+        return {**usual, "images_per_second": 9.0, "over_static": share, "peak_memory_mb": 1, **how}
+
+    folder = tmp_path / "benchmarks/training"
+    folder.mkdir(parents=True)
+    faster = ({"amp": "bf16"}, {"shared": 8}, {"compiled": True}, {"lowering": "unfold"})
+    now = [row(0.25), row(0.5, channels_last=False), *(row(0.9, **how) for how in faster)]
+    before = [row(0.1), row(0.2, "resnet18_fgk")]
+    del before[1]["amp"], before[1]["shared"]  # as early files have it
+    for name, day, rows, gpu in (
+        ("a", "2026-11-24", now, None),
+        ("b", "2026-11-22", before, None),
+        ("c", "2026-11-25", [row(0.8)], "a GPU"),
+    ):
+        environment = {**ORIGIN, "date": day, "gpu": gpu}
+        record = {"format": speed.FORMAT, "rows": rows, "loading": {}, "environment": environment}
+        (folder / f"{name}.json").write_text(json.dumps(record))
+    assert records.training_times(tmp_path) == {"resnet18_kw": 2.0, "resnet18_fgk": 5.0}
+
+
 def test_the_page_says_what_the_prices_are_worth(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "RATES", tmp_path / "rates.json")
     losses = {

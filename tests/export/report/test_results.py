@@ -51,6 +51,7 @@ def known(monkeypatch):
     monkeypatch.setattr(results, "read_answers", dict)
     monkeypatch.setattr(results, "_params", lambda: {TWIN: 10_000_000, KW: 15_000_000})
     monkeypatch.setattr(results, "_latency", lambda root: {})
+    monkeypatch.setattr(results.records, "training_times", lambda root: {KW: 2.04})
     return evaluation
 
 
@@ -91,7 +92,7 @@ def test_aims_that_are_met_stand_out(known, tmp_path, monkeypatch):
 
 def test_gains_are_points_over_the_twin_and_costs_multiples_of_it(known, tmp_path):
     assert rows(results.against_twin(tmp_path)) == [
-        ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+6.0", "+6.0", "+5.5", "1.50x", ""]
+        ["`resnet18_kw`", "+2.0", "+2.0", "+6.0", "+6.0", "+6.0", "+5.5", "1.50x", "", "2.0x"]
     ]
     for other in ({"images": 50}, {"data": {"sha256": "others"}}, None):
         known[TWIN] = other and {**followed(50.0, 40.0), **other}
@@ -163,6 +164,19 @@ def test_latency_is_that_of_most_threads_even_where_it_is_older(make_run, tmp_pa
     found, where = results._latency(tmp_path)[KW]
     assert where == "a CPU (AVX2)"
     assert (found.result.candidate.threads, round(found.tax.value, 1)) == (2, 2.0)
+
+
+def test_latency_is_that_of_the_largest_results_even_where_they_are_older(make_run, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    ours = Candidate(KW, batch=1)
+    for name, date, taxes in (
+        ("a", "2026-01-01", {ours: 2.0, replace(ours, runtime="openvino"): 2.0}),
+        ("b", "2026-03-01", {ours: 3.0}),
+    ):
+        run = make_run(taxes)
+        run.environment["date"] = date
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(2.0, rel=0.05)
 
 
 def test_latency_is_that_of_whole_machines(make_run, tmp_path):
