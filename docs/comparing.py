@@ -30,8 +30,9 @@ def compare(
     check: Callable[[Mapping[Path, Progress]], None],
     row: Measure,
     of_run: Callable[[Progress], dict[str, Any]],
+    file: str | None = None,
 ) -> None:
-    """Evaluate finished runs and write NAME.json.
+    """Evaluate finished runs and write a file of JSON.
 
     Args:
         name: of the script.
@@ -40,6 +41,7 @@ def compare(
         check: raises where the runs cannot be compared.
         row: of a run, its model, the test images and what was measured of them, what to write.
         of_run: what else to write, of the first run.
+        file: its name without .json; None means that of the script.
 
     Raises:
         ZooError: the folder is missing, a run is not finished, or ``check`` refuses them.
@@ -69,7 +71,7 @@ def compare(
         **of_run(progress),
         "rows": rows,
     }
-    with cli.atomic_path(options.out / f"{name}.json") as path:
+    with cli.atomic_path(options.out / f"{file or name}.json") as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

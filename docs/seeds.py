@@ -1,4 +1,4 @@
-"""Tell how far runs lie apart that differ in their seed alone, beside those of another model.
+"""Tell how far runs lie apart that differ in their seed alone, or models that are trained alike.
 
 python -m zoo.train --recipe finish --model resnet18_static --seed 1 --run-dir runs/static_1    # and so on
 python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
@@ -6,7 +6,7 @@ python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is
 held against that seed by seed. How far its kernels move from one image to another says how dynamic it became.
 
-Writes seeds.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.
+Writes NAME.json; docs/results.md shows seeds.json and trained_on.json. Needs ``pip install -e '.[train]'``.
 """
 
 import sys
@@ -18,8 +18,12 @@ from comparing import check_settings, check_start, compare, parser
 from torch import nn
 from turning import layers_of, moves_between
 
+from export.report.gains import paired_gains
 from zoo import cli
+from zoo.catalog import split_name
 from zoo.errors import ZooError
+from zoo.layers import STATIC
+from zoo.training.answers import Answers
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split
 from zoo.training.evaluate import Evaluation
@@ -33,15 +37,23 @@ COMPARED = 64
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     words = sys.argv[1:] if argv is None else list(argv)
-    options = parser("seeds", __doc__).parse_args(words)
+    made = parser("seeds", __doc__)
+    made.add_argument("--name", default="seeds", help="of what is written, without .json (default: seeds)")
+    options = made.parse_args(words)
+    answers: dict[tuple[str, int], Answers] = {}
 
     def row(progress: Progress, model: nn.Module, test: Split, found: Evaluation) -> dict[str, Any]:
         kept: dict[str, Any] = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
         if layers := layers_of(model):
             kept["moves"] = moves_between(model.eval(), layers, test.images[:COMPARED])
-        return {"model": progress.recipe.model, "seed": progress.recipe.seed, **kept}
+        name, seed = progress.recipe.model, progress.recipe.seed
+        answers[name, seed] = found.answers()
+        twin = f"{split_name(name)[0]}_{STATIC}", seed
+        if twin in answers and twin[0] != name:
+            kept["gain"], kept["gain_augmented"] = paired_gains(answers[name, seed], answers[twin])
+        return {"model": name, "seed": seed, **kept}
 
-    compare("seeds", words, options, check_alike, row, _start)
+    compare("seeds", words, options, check_alike, row, _start, options.name)
     return 0
 
 
@@ -55,7 +67,7 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
 
     Raises:
         ZooError: some other setting, the images or a model's start is not the same, some start from none, a
-            seed comes twice, or a model has one run only.
+            seed comes twice, or there is one run only.
     """
     check_settings(runs, FREE, "seed and model")
     if len({_start(progress)["from_weights"] for progress in runs.values()}) > 1:
@@ -65,8 +77,8 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
         models.setdefault(progress.recipe.model, {})[run] = progress
     for model, its in models.items():
         check_start(its)
-        if len(its) < 2 or len({progress.recipe.seed for progress in its.values()}) < len(its):
-            raise ZooError(f"give two runs or more of {model}, each with a seed of its own.")
+        if len(runs) < 2 or len({progress.recipe.seed for progress in its.values()}) < len(its):
+            raise ZooError(f"give two runs or more, those of {model} each with a seed of its own.")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python docs/swapped.py --models "*" --data ../shared/cifar10
 
 The same weights are tested with kernels that every dynamic convolution makes for the image itself, for
-another image, for the mean of all images, and, where images are warped, for the image before it was. What the
-accuracy loses by that is what the network makes of them.
+another image, for what a layer sees of all images in the mean, and, where images are warped, for the image
+before it was. What the accuracy loses by that is what the network makes of them.
 
 Writes swapped.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.
 """
@@ -107,6 +107,10 @@ def compare(model: nn.Module, labels: Tensor, inputs: Tensor, before: Tensor | N
         labels: (N,).
         inputs: as the model takes them.
         before: the same images before they were warped.
+
+    Returns:
+        ``top1`` in percent; by what else the kernels are made for, :data:`MEAN`, :data:`OTHER` and, with
+        ``before``, :data:`UPRIGHT`, the points gained and their interval.
     """
     sums: dict[str, Tensor] = {}
 
@@ -141,7 +145,7 @@ def right(
 
     Args:
         model, labels, inputs: see :func:`compare`.
-        choose: makes the contexts of a batch others.
+        choose: tells the contexts that kernels are made for, from those of a batch.
         before: stands before the inputs in every batch, without an answer of its own.
     """
     batches = -(-len(inputs) // BATCH_SIZES["cpu"])

@@ -1,4 +1,4 @@
-"""How far the kernels of a model move while an image turns, measured for docs/gallery.py."""
+"""How far the kernels of a model move: while an image turns, and from one image to another."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -133,6 +133,7 @@ def moves_between(model: nn.Module, layers: Mapping[str, DynamicConv2d], images:
         layers: the dynamic convolutions to look at, by any name.
         images: (N, 3, H, H), uint8.
     """
+    images = images.to(next(model.parameters()).device)
     contexts = contexts_of(model, layers, torch.cat([turn(image, [0]) for image in images]))
     return {name: listed(moves_to_next(layer, contexts[name]).median()) for name, layer in layers.items()}
 

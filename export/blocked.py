@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export._graphs import constant, insert_before
 from export.base import BLOCKED_PREFIX
 
 _BLOCK = 16
@@ -50,6 +51,14 @@ def keep_blocked(model: ir.Model) -> int:
     if replaced:
         RemoveUnusedNodesPass()(model)
     return replaced
+
+
+def blocked_values(graph: ir.Graph) -> set[ir.Value]:
+    """Return the maps that onnxruntime has in blocks as the graph is."""
+    rewriter = _Rewriter(graph)
+    rewriter.rules = {}
+    rewriter.run()
+    return rewriter.blocked
 
 
 class _Rewriter:
@@ -181,21 +190,10 @@ class _Rewriter:
     def _before(
         self, node: ir.Node, op: str, inputs: Sequence[ir.Value | None], **attributes: int | str
     ) -> ir.Value:
-        """Insert an operator that says to come from where ``node`` does; return its output."""
-        made = ir.node(op, inputs, attributes)
-        made.metadata_props.update(node.metadata_props)
-        made.outputs[0].type = node.outputs[0].type
-        self.graph.insert_before(node, made)
-        return made.outputs[0]
+        return insert_before(node, ir.node(op, inputs, attributes))
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """Return the float32 initializer of this name, made the first time it is asked for."""
-        name = f"{BLOCKED_PREFIX}{name}"
-        if name not in self.graph.initializers:
-            tensor = ir.tensor(array.astype(np.float32), name=name)
-            kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
-            self.graph.register_initializer(ir.Value(name=name, shape=shape, type=kind, const_value=tensor))
-        return self.graph.initializers[name]
+        return constant(self.graph, f"{BLOCKED_PREFIX}{name}", array)
 
 
 def is_blocked_convolution(node: ir.Node) -> bool:
@@ -244,7 +242,10 @@ def _reads_blocks(node: ir.Node) -> bool:
 
 
 def norm_of(x: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
-    """Return what ``x`` is a batch norm of, its factor and its offset; None where it is none."""
+    """Return what ``x`` (N, C, H, W) is a batch norm of, its factor and its offset; None where it is none.
+
+    Factor and offset are (C,), in float64.
+    """
     maker = x.producer()
     if maker is None or maker.op_type != "BatchNormalization":
         return None

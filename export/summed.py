@@ -15,7 +15,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.blocked import are_alike, is_blocked_convolution, norm_of
+from export._graphs import constant, insert_before
+from export.blocked import are_alike, blocked_values, is_blocked_convolution, norm_of
+
+_PREFIX = "summed."
 
 
 def fold_batch_norms(model: ir.Model) -> int:
@@ -27,29 +30,36 @@ def fold_batch_norms(model: ir.Model) -> int:
     Args:
         model: with the shapes of its values, and its constants as initializers; changed in place.
     """
-    folded = sum(
-        _fold(model.graph, node) for node in list(model.graph) if node.op_type == "BatchNormalization"
-    )
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
+    blocked = blocked_values(model.graph) if norms else set()
+    folded = sum(_fold(node, blocked) for node in norms)
     if folded:
         RemoveUnusedNodesPass()(model)
     return folded
 
 
-def _fold(graph: ir.Graph, node: ir.Node) -> bool:
-    """Fold a batch norm, unless it follows no sum of convolutions on blocks that it alone reads."""
+def _fold(node: ir.Node, blocked: set[ir.Value]) -> bool:
+    """Fold a batch norm if it alone reads a sum of blocked convolutions; return whether it did.
+
+    Args:
+        node: the batch norm.
+        blocked: the maps that onnxruntime has in blocks; what stands for one of them is added.
+    """
     normed = node.outputs[0]
     norm = norm_of(normed)
     terms = [] if norm is None else _terms(norm[0])
-    clipped = any(use.node.op_type == "Clip" for use in normed.uses())
-    if norm is None or clipped or len(terms) < 2 or not all(map(is_blocked_convolution, terms)):
+    if norm is None or len(terms) < 2 or any(use.node.op_type == "Clip" for use in normed.uses()):
+        return False
+    if not all(is_blocked_convolution(term) and are_alike(term.outputs[0], normed) for term in terms):
         return False
     _, factor, offset = norm
     scaled = [
-        _scaled(graph, term, factor, np.zeros_like(offset) if index else offset, f"{normed.name}.{index}")
+        _scaled(term, factor, np.zeros_like(offset) if index else offset, f"{_PREFIX}{normed.name}.{index}")
         for index, term in enumerate(terms)
     ]
-    last, shortcut = _shortcut(normed)
-    _replace(graph, last, scaled if shortcut is None else [scaled[0], shortcut, *scaled[1:]])
+    last, shortcut = _shortcut(normed, blocked)
+    total = _replaced(last, scaled if shortcut is None else [scaled[0], shortcut, *scaled[1:]])
+    blocked.add(total)
     return True
 
 
@@ -66,51 +76,48 @@ def _terms(x: ir.Value) -> list[ir.Node]:
     return [term for part in parts for term in part] if all(parts) else []
 
 
-def _shortcut(normed: ir.Value) -> tuple[ir.Value, ir.Value | None]:
-    """Return the sum of a normed map and a shortcut, and that shortcut; without one the map and None."""
+def _shortcut(normed: ir.Value, blocked: set[ir.Value]) -> tuple[ir.Value, ir.Value | None]:
+    """Return the sum of a normed map and a shortcut, and that shortcut; without one the map and None.
+
+    A shortcut that is not in blocks is none: it would take every sum behind it out of them.
+    """
     uses = list(normed.uses())
     if len(uses) == 1 and uses[0].node.op_type == "Add" and not normed.is_graph_output():
         for other in uses[0].node.inputs:
-            if other is not None and other is not normed and are_alike(other, normed):
+            if other is not normed and other in blocked and are_alike(other, normed):
                 return uses[0].node.outputs[0], other
     return normed, None
 
 
-def _scaled(graph: ir.Graph, term: ir.Node, factor: np.ndarray, offset: np.ndarray, name: str) -> ir.Value:
-    """Insert, beside a convolution, another that has its outputs times ``factor`` plus ``offset``."""
-    weight, *bias = (value.const_value.numpy() for value in term.inputs[1:] if value and value.const_value)
+def _scaled(term: ir.Node, factor: np.ndarray, offset: np.ndarray, name: str) -> ir.Value:
+    """Insert, beside a convolution, one with its outputs times ``factor`` (C,) plus ``offset`` (C,)."""
+    graph = term.graph
+    assert graph is not None
+    weight, *bias = (_numbers(value) for value in term.inputs[1:] if value is not None)
     shift = offset + (factor * bias[0] if bias else 0)
-    constants = [_constant(graph, f"{name}.weight", factor.reshape(-1, 1, 1, 1) * weight)]
+    constants = [constant(graph, f"{name}.weight", factor.reshape(-1, 1, 1, 1) * weight)]
     if shift.any():
-        constants.append(_constant(graph, f"{name}.bias", shift))
-    made = ir.Node("", "Conv", [term.inputs[0], *constants], term.attributes.values())
-    return _inserted(graph, term, made, like=term.outputs[0])
+        constants.append(constant(graph, f"{name}.bias", shift))
+    made = insert_before(term, ir.Node("", "Conv", [term.inputs[0], *constants], term.attributes.values()))
+    made.shape = term.outputs[0].shape
+    return made
 
 
-def _replace(graph: ir.Graph, old: ir.Value, parts: Sequence[ir.Value]) -> None:
-    """Let the sum of ``parts`` stand for a value, in this order, and take away what made that."""
+def _numbers(value: ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _replaced(old: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
+    """Let the sum of ``parts``, in this order, stand for a value, without what made it; return the sum."""
     maker = old.producer()
     assert maker is not None
     total, *rest = parts
     for part in rest:
-        total = _inserted(graph, maker, ir.node("Add", [total, part]), like=old)
+        total = insert_before(maker, ir.node("Add", [total, part]))
+        total.shape = old.shape
     total.name = old.name
     ir.convenience.replace_all_uses_with(old, total, replace_graph_outputs=True)
-    graph.remove(maker, safe=True)
-
-
-def _inserted(graph: ir.Graph, before: ir.Node, made: ir.Node, like: ir.Value) -> ir.Value:
-    """Insert an operator that says to come from where ``before`` does; return its output."""
-    made.metadata_props.update(before.metadata_props)
-    made.outputs[0].type, made.outputs[0].shape = like.type, like.shape
-    graph.insert_before(before, made)
-    return made.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """Register an initializer of float32."""
-    tensor = ir.tensor(array.astype(np.float32), name=name)
-    kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
-    value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    assert maker.graph is not None
+    maker.graph.remove(maker, safe=True)
+    return total

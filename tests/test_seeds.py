@@ -24,6 +24,7 @@ KW = replace(RECIPE, model="resnet10_kw")
 #: Runs of a model with two seeds, and others: their recipe, and the sha256 of the weights they start from.
 RUNS = {
     "one": (RECIPE, "a"),
+    "again": (RECIPE, "a"),
     "other": (replace(RECIPE, seed=1), "a"),
     "faster": (replace(RECIPE, seed=2, lr=0.1), "a"),
     "elsewhere": (replace(RECIPE, seed=2), "b"),
@@ -77,6 +78,21 @@ def test_it_tells_how_far_every_layers_kernels_move(compare: Compare) -> None:
     assert all(0 < move < 1 for move in kw["moves"].values())
 
 
+def test_models_with_a_run_each_are_held_against_the_twin_image_by_image(compare: Compare) -> None:
+    static, kw = compare("one", "kw")["rows"]
+    assert "gain" not in static
+    for gain, figure in (("gain", "top1"), ("gain_augmented", "top1_augmented")):
+        assert kw[gain][0] == pytest.approx(kw[figure] - static[figure], abs=0.02)
+
+
+def test_the_file_has_the_name_that_is_asked_for(compare: Compare, tmp_path: Path) -> None:
+    compare("one", "other")
+    words = ["--runs", str(tmp_path / "one"), str(tmp_path / "other"), "--out", str(tmp_path)]
+    seeds.main([*words, "--draws", "1", "--name", "others"])
+    assert json.loads((tmp_path / "others.json").read_text())["draws"] == 1
+    assert json.loads((tmp_path / "seeds.json").read_text())["draws"] == 2
+
+
 @pytest.mark.parametrize(
     ("names", "from_weights"),
     [(("one", "other", "kw", "kw other"), True), (("anew", "anew other"), False)],
@@ -93,8 +109,9 @@ def test_models_may_start_from_weights_of_their_own_or_from_none(
         (["one", "faster"], "differ in lr too"),
         (["one", "other", "anew", "anew other"], "some of these runs start from weights and some from none"),
         (["one", "elsewhere"], "start from other weights"),
-        (["one"], "two runs or more of resnet10_static"),
-        (["one", "one"], "two runs or more of resnet10_static"),
+        (["one"], "give two runs or more"),
+        (["one", "one"], "give two runs or more"),
+        (["kw", "one", "again"], "those of resnet10_static each with a seed of its own"),
     ],
 )
 def test_it_refuses_runs_that_differ_in_more(compare: Compare, names: list[str], why: str) -> None:

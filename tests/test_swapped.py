@@ -19,18 +19,29 @@ from turning import layers_of
 
 
 @pytest.fixture(scope="module")
-def model() -> nn.Module:
-    """A network whose kernels move from image to image."""
-    torch.manual_seed(0)
-    made = zoo.create_model("resnet10_kw", num_classes=10).eval()
-    for layer in layers_of(made).values():
-        nn.init.normal_(layer.get_parameter("vectors"), std=3.0)
-    return made
+def inputs() -> torch.Tensor:
+    """Images as different as images are: dark and bright, pale and rich in contrast."""
+    generator = torch.Generator().manual_seed(1)
+    level, contrast = torch.randn(2, 6, 3, 1, 1, generator=generator)
+    return level + contrast.exp() * torch.randn(6, 3, 32, 32, generator=generator)
 
 
 @pytest.fixture(scope="module")
-def inputs() -> torch.Tensor:
-    return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+def model(inputs: torch.Tensor) -> nn.Module:
+    """A network whose kernels move from image to image, and which does not call all of them the same."""
+    torch.manual_seed(0)
+    made = zoo.create_model("resnet10_kw", num_classes=10)
+    for layer in layers_of(made).values():
+        nn.init.normal_(layer.get_parameter("vectors"), std=3.0)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # the last of a block begins with zeros, which hide its kernels
+            module.momentum = None
+    with torch.no_grad():
+        made.train()(inputs)
+        logits = made.eval()(inputs)
+        made.get_parameter("fc.bias").sub_(logits.mean(dim=0))
+    return made
 
 
 def test_kernels_are_those_of_the_chosen_contexts(model: nn.Module, inputs: torch.Tensor) -> None:
@@ -68,6 +79,25 @@ def test_what_is_lost_by_others_kernels_is_told(model: nn.Module, inputs: torch.
         kept = float((model(inputs).argmax(dim=1) == labels).double().mean())
     assert kept < 1
     assert found[swapped.OTHER][0] == pytest.approx(100 * (kept - 1))
+
+
+def test_kernels_of_the_image_before_it_was_warped(model: nn.Module, inputs: torch.Tensor) -> None:
+    before, seen = inputs.roll(1, dims=0), []
+
+    def keep(_name: str, contexts: torch.Tensor) -> torch.Tensor:
+        seen.append(contexts)
+        return contexts
+
+    with torch.inference_mode():
+        own = model(inputs).argmax(dim=1)
+        with swapped.kernels_for(model, keep):
+            model(before)
+        lent = iter(seen)
+        with swapped.kernels_for(model, lambda _name, _contexts: next(lent)):
+            labels = model(inputs).argmax(dim=1)
+    assert (own != labels).any()
+    found = swapped.compare(model, labels, inputs, before)
+    assert found["top1"] + found[swapped.UPRIGHT][0] == pytest.approx(100, abs=0.01)
 
 
 def test_the_mean_is_of_all_images(

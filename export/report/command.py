@@ -5,6 +5,7 @@ table stands between the lines ``<!-- NAME: python -m export.report -->`` and ``
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -98,6 +99,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "curves": curves.curves,
         "spared": comparisons.spared,
         "seeds": comparisons.seeds,
+        "trained on": functools.partial(comparisons.seeds, name="trained_on"),
         "swapped": comparisons.swapped,
         "distilled": comparisons.distilled,
         "against the twin": results.against_twin,

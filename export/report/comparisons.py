@@ -14,10 +14,16 @@ from zoo.errors import ZooError
 from zoo.training.invariance import curve_mean
 
 SWAPPED = {
-    "clean": {"mean": "mean kernels", "other": "another image's"},
-    "augmented": {"mean": "mean kernels", "other": "another image's", "upright": "the upright image's"},
+    "clean": {"mean": "the mean image's", "other": "another image's"},
+    "augmented": {"mean": "the mean image's", "other": "another image's", "upright": "the upright image's"},
 }
 """By which images, and what docs/swapped.py makes the kernels for instead."""
+
+_BRACKETS = {
+    True: "plus or minus is a standard deviation",
+    False: "brackets are 95 % intervals over test images",
+}
+"""What follows a figure, by whether a model has several runs."""
 
 QUARTERS = ("0", "90", "180", "270")
 """Angles, as :func:`zoo.training.invariance.curves` names them, that leave an image as sharp as it was."""
@@ -105,30 +111,38 @@ def spared(root: Path) -> str:
     return f"{markdown.table(header, 'r' * len(header), lines)}\n\n{how}"
 
 
-def seeds(root: Path) -> str:
-    """Return what docs/seeds.py found of runs that differ in their seed, model by model."""
-    record = _record(root, "seeds")
+def seeds(root: Path, name: str = "seeds") -> str:
+    """Return what docs/seeds.py found of runs, model by model.
+
+    Args:
+        root: of the checkout.
+        name: of the file that it wrote.
+    """
+    record = _record(root, name)
     models: dict[str, list[dict[str, Any]]] = {}
     for row in record["rows"]:
         models.setdefault(row["model"], []).append(row)
     lines = []
-    for name, rows in models.items():
-        cells = [f"`{name}`", str(len(rows))]
+    several = any(len(rows) > 1 for rows in models.values())
+    for model, rows in models.items():
+        cells = [f"`{model}`", str(len(rows))]
         for figure in FIGURES.values():
             found = [row[figure] for row in rows]
-            cells.append(f"{mean(found):.2f} ± {stdev(found):.2f} %")
-            cells.append(f"{min(found):.2f} to {max(found):.2f} %")
-            cells.append(_seed_by_seed(rows, models.get(twin_of(name), []), figure))
+            spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
+            cells.append(f"{mean(found):.2f}{spread} %")
+            if several:
+                cells.append(f"{min(found):.2f} to {max(found):.2f} %")
+            cells.append(_seed_by_seed(rows, models.get(twin_of(model), []), figure))
         lines.append([*cells, _furthest(rows)])
     header = ["model", "runs"]
     for images in FIGURES:
-        header += [images, "lowest to highest", "over static, seed by seed"]
+        header += [images, *(["lowest to highest"] if several else []), "over static, seed by seed"]
     header.append("kernels move")
     start = "all of a model from the same weights" if record["from_weights"] else "from no weights"
     how = (
-        f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; plus or "
-        "minus is a standard deviation; kernels move: the median from one image to another, in the layer "
-        f"where they move furthest: `{record['command']}`"
+        f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; "
+        f"{_BRACKETS[several]}; kernels move: the median from one image to another, in the layer where they "
+        f"move furthest: `{record['command']}`"
     )
     return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
@@ -139,13 +153,16 @@ def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figur
     if rows is twins or its.keys() != {row["seed"] for row in rows}:
         return ""
     gains = [row[figure] - its[row["seed"]] for row in rows]
+    if len(gains) == 1:
+        return in_points(Interval(*rows[0][figure.replace("top1", "gain")]))
     return f"{mean(gains):+.2f} ± {stdev(gains):.2f}"
 
 
 def _furthest(rows: list[dict[str, Any]]) -> str:
     """Return how far kernels move from image to image in the layer of each run that moves furthest."""
     found = [100 * max(row["moves"].values()) for row in rows if row.get("moves")]
-    return f"{min(found):.1f} to {max(found):.1f} %" if found else ""
+    least, most = (f"{end(found):.1f}" if found else "" for end in (min, max))
+    return f"{least} to {most} %" if least != most else f"{most} %" * bool(found)
 
 
 def swapped(root: Path) -> str:

@@ -136,8 +136,8 @@ def training(root: Path) -> str:
 def training_times(root: Path) -> dict[str, float]:
     """Return by model how much longer than its twin's its training takes on a CPU, an image in fp32.
 
-    As ``zoo.train`` has it by default: each image with kernels of its own, in the lowering and the layout
-    that suit the model, of the latest record that has it. Of both layouts the faster counts.
+    As ``zoo.train`` has it by default, of the latest record that has it: each image with kernels of its own,
+    in the lowering and the layout that suit the model, which a record has before the other layout.
     """
     found: dict[str, float] = {}
     usual = {"lowering": AUTO, "compiled": False, "amp": "no", "shared": 1}
@@ -148,7 +148,7 @@ def training_times(root: Path) -> dict[str, float]:
         if record["environment"]["gpu"] is None:
             speeds: dict[str, float] = {}
             for row in rows:
-                speeds[row["model"]] = max(speeds.get(row["model"], 0), row["over_static"])
+                speeds.setdefault(row["model"], row["over_static"])
             found |= {name: 1 / value for name, value in speeds.items()}
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from export.benchmark import render
 from export.benchmark.environment import machine
+from export.benchmark.handoff import FAR
 from export.benchmark.results import read
 from export.benchmark.subjects import twin_of
 from export.report import benchmarks, markdown, records
@@ -192,22 +193,19 @@ def order(name: str) -> tuple[str, bool, int]:
 def _latency(root: Path) -> dict[str, tuple[render.Row, str]]:
     """Return the models' rows measured as :data:`RUNTIME` says, and the machine.
 
-    Most threads go first, then the file with the most rows, as in the README's tables, then the latest, then
-    cores that are near each other.
+    Most threads go first, then cores that are not known to be far from each other, then the file with the
+    most rows, then the latest.
     """
-    found: dict[str, tuple[render.Row, str]] = {}
-
-    def rank(path: Path) -> tuple[int, int, str]:
-        rows = benchmarks.headline(path)
-        return rows[0].result.candidate.threads, len(rows), str(read(path).environment["date"])
-
-    for path in sorted(benchmarks.on_whole_machines(root), key=rank):
-        where = machine(read(path).environment)
-        for row in reversed(benchmarks.headline(path)):
+    found: dict[str, tuple[Any, render.Row, str]] = {}
+    for path in benchmarks.on_whole_machines(root):
+        rows, env = benchmarks.headline(path), read(path).environment
+        for row in rows:
             it = row.result.candidate
             if it.is_usual and (it.runtime, it.batch) == (RUNTIME, BATCH):
-                found[it.model] = row, where
-    return found
+                rank = it.threads, it.cores != FAR, len(rows), str(env["date"])
+                if it.model not in found or rank > found[it.model][0]:
+                    found[it.model] = rank, row, machine(env)
+    return {name: (row, where) for name, (_, row, where) in found.items()}
 
 
 def _seconds(entry: Mapping[str, Any] | None) -> float:

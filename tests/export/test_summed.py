@@ -33,7 +33,7 @@ def terms(count=3, bias=False):
     for index in range(count):
         groups = 2 if index == 1 else 1
         node, weights = convolution(f"term{index}", "map", inputs=CHANNELS // groups, group=groups)
-        if bias and index:
+        if bias and index != 1:
             node[0].input.append(f"bias{index}")
             weights.append(constant(f"bias{index}", np.arange(CHANNELS) / 10))
         nodes += node
@@ -59,6 +59,8 @@ def test_a_norm_behind_a_sum_costs_no_pass(bias, tmp_path):
     assert count == 1
     assert "BatchNormalization" not in ops(new.graph)
     assert ops(new.graph)["Conv"] == ops(plain.graph)["Conv"]
+    kept = {value.name for value in new.graph.initializer}
+    assert not kept & {value.name for value in plain.graph.initializer} - {"map.weight"}, "stored twice"
     runs = same(plain, new, tmp_path)
     blocked_here(runs)
     assert ops(runs)["Conv"] == ops(plain.graph)["Conv"]
@@ -80,12 +82,51 @@ def test_a_shortcut_opens_the_sum(order, tmp_path):
     assert not {"Relu", "Add"} & ops(runs).keys(), "the last convolution takes in one sum and the ReLU"
 
 
-def test_a_norm_that_is_returned_keeps_its_name(tmp_path):
-    relu = helper.make_node("Relu", ["bn"], ["y"])
-    plain, new, count = rewritten(normed([relu], outputs=("y", "bn")))
+@pytest.mark.parametrize("end", ["Relu", "Add"])
+def test_a_norm_that_is_returned_keeps_its_name(end, tmp_path):
+    last = helper.make_node(end, ["bn", "map"][: 1 + (end == "Add")], ["y"])
+    plain, new, count = rewritten(normed([last], outputs=("y", "bn")))
     assert count == 1
     assert [value.name for value in new.graph.output] == ["y", "bn"]
     same(plain, new, tmp_path)
+
+
+def test_a_norm_that_two_operators_read_is_folded_once(tmp_path):
+    end = [helper.make_node("Relu", ["bn"], ["y"]), helper.make_node("Sigmoid", ["bn"], ["z"])]
+    plain, new, count = rewritten(normed(end, outputs=("y", "z")))
+    assert count == 1
+    assert ops(new.graph)["Conv"] == ops(plain.graph)["Conv"]
+    same(plain, new, tmp_path)
+
+
+def test_two_norms_that_are_added_up_are_both_folded(tmp_path):
+    nodes, weights = terms(4)
+    nodes = [node for node in nodes if node.op_type == "Conv"]
+    nodes += [
+        helper.make_node("Add", ["term0", "term1"], ["sum"]),
+        helper.make_node("Add", ["term2", "term3"], ["others"]),
+    ]
+    one, values = norm("bn", "sum", output="bn")
+    other, others = norm("second", "others", output="second")
+    end = [helper.make_node("Add", ["bn", "second"], ["joined"]), helper.make_node("Relu", ["joined"], ["y"])]
+    plain, new, count = rewritten(graph([*nodes, one, other, *end], [*weights, *values, *others]))
+    assert count == 2
+    assert not ops(new.graph)["BatchNormalization"]
+    same(plain, new, tmp_path)
+
+
+def test_a_shortcut_that_left_the_blocks_stays_behind(tmp_path):
+    end = [
+        helper.make_node("Softsign", ["map"], ["soft"]),
+        helper.make_node("Add", ["bn", "soft"], ["joined"]),
+        helper.make_node("Relu", ["joined"], ["y"]),
+    ]
+    plain, new, count = rewritten(normed(end))
+    assert count == 1
+    assert "soft" in [node for node in new.graph.node if node.op_type == "Add"][-1].input
+    runs = same(plain, new, tmp_path)
+    blocked_here(runs)
+    assert ops(runs)["ReorderInput"] == 0
 
 
 def test_a_shortcut_of_another_shape_stays_behind(tmp_path):
@@ -108,6 +149,9 @@ def unchanged():
     shared = helper.make_node("Relu", ["term0"], ["z"])
     scaled = helper.make_node("Mul", ["map", "c"], ["term1"])
     half = constant("c", 0.5)
+    small, small_weights = convolution("pooled", "pool", outputs=CHANNELS)
+    small.insert(0, helper.make_node("GlobalAveragePool", ["map"], ["pool"]))
+    small[1].output[0] = "term1"
     narrow, narrow_weights = convolution("term1", "map", inputs=8, group=4)
     return {
         "behind one convolution": graph([*one, batch_norm, relu], [*one_weights, *values]),
@@ -116,6 +160,9 @@ def unchanged():
         "behind a sum that is returned": normed([relu], outputs=("y", "sum")),
         "behind a term that is read twice": graph(
             [*nodes, batch_norm, relu, shared], [*weights, *values], outputs=("y", "z")
+        ),
+        "behind a term of another shape": graph(
+            [nodes[0], *small, nodes[2], batch_norm, relu], [weights[0], *small_weights, *values]
         ),
         "behind something scaled": graph(
             [nodes[0], scaled, nodes[2], batch_norm, relu], [weights[0], half, *values]

@@ -147,6 +147,21 @@ def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, s
     assert f"Runs of 1,000 images, {start} weights; augmented" in how
 
 
+def test_single_runs_are_held_against_the_twin_image_by_image(tmp_path):
+    static = {"model": TWIN, "seed": 1, "top1": 70.0, "top1_augmented": 60.0}
+    gains = {"gain": [0.5, -0.25, 1.25], "gain_augmented": [-1.0, -2.0, 0.0]}
+    kw = {"model": KW, "seed": 1, "top1": 70.5, "top1_augmented": 59.0, "moves": {"a": 0.03}, **gains}
+    record = {"images_seen": 1000, "draws": 1, "command": "python docs/seeds.py", "from_weights": True}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/longer.json").write_text(json.dumps(record | {"rows": [static, kw]}))
+    table, _, how = comparisons.seeds(tmp_path, "longer").rpartition("\n\n")
+    assert rows(table) == [
+        [f"`{TWIN}`", "1", "70.00 %", "", "60.00 %", "", ""],
+        [f"`{KW}`", "1", "70.50 %", "+0.5 [-0.2, +1.2]", "59.00 %", "-1.0 [-2.0, +0.0]", "3.0 %"],
+    ]
+    assert "brackets are 95 % intervals over test images" in how
+
+
 def test_swapped_shows_what_other_kernels_cost(tmp_path):
     others = {"mean": [-0.5, -1.0, 0.0], "other": [-2.0, -3.0, -1.0]}
     augmented = {"top1": 60.0, **others, "upright": [0.25, -0.5, 1.0]}

@@ -184,7 +184,7 @@ def test_training_times_are_of_the_default_way_in_the_latest_record(tmp_path):
         environment = {**ORIGIN, "date": day, "gpu": gpu}
         record = {"format": speed.FORMAT, "rows": rows, "loading": {}, "environment": environment}
         (folder / f"{name}.json").write_text(json.dumps(record))
-    assert records.training_times(tmp_path) == {"resnet18_kw": 2.0, "resnet18_fgk": 5.0}
+    assert records.training_times(tmp_path) == {"resnet18_kw": 4.0, "resnet18_fgk": 5.0}
 
 
 def test_the_page_says_what_the_prices_are_worth(tmp_path, monkeypatch):

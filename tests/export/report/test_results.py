@@ -179,6 +179,18 @@ def test_latency_is_that_of_the_largest_results_even_where_they_are_older(make_r
     assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(2.0, rel=0.05)
 
 
+def test_latency_is_on_near_cores_even_where_far_ones_have_more(make_run, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    ours = Candidate(KW, batch=1, threads=2)
+    far = replace(ours, cores="far")
+    for name, taxes in (
+        ("a", {far: 4.0, replace(far, batch=8): 4.0}),
+        ("b", {replace(ours, cores="near"): 2.0}),
+    ):
+        (tmp_path / f"benchmarks/{name}.json").write_text(make_run(taxes).to_json())
+    assert results._latency(tmp_path)[KW][0].tax.value == pytest.approx(2.0, rel=0.05)
+
+
 def test_latency_is_that_of_whole_machines(make_run, tmp_path):
     (tmp_path / "benchmarks").mkdir()
     for name, date, usable, tax in (("a", "2026-01-01", 2, 1.5), ("b", "2026-03-01", 1, 4.0)):
