@@ -144,8 +144,9 @@ def export(
             costs, ``int8_share`` in the file's metadata how much of the work it is.
         preprocess: take pixels (batch, height, width, channels), uint8, as decoders write them, and return
             ``probabilities``, not ``logits``: the normalisation and a softmax become part of the artifact.
-        layout: ``blocked`` for a graph that onnxruntime is fast with on a CPU (:mod:`export.blocked`), in
-            fp32 alone; ``plain`` for CUDA and for others that read ONNX, which it costs operators.
+        layout: ``blocked`` for a graph that onnxruntime is fast with on a CPU (:mod:`export.summed`,
+            :mod:`export.blocked`), in fp32 alone; ``plain`` for CUDA and for others that read ONNX, which
+            the rules for maps in blocks would cost operators.
 
     Returns:
         The certificate, passed.

@@ -124,6 +124,7 @@ def seeds(root: Path, name: str = "seeds") -> str:
         models.setdefault(row["model"], []).append(row)
     lines = []
     several = any(len(rows) > 1 for rows in models.values())
+    moves = any("moves" in row for row in record["rows"])  # early files do not have them
     for model, rows in models.items():
         cells = [f"`{model}`", str(len(rows))]
         for figure in FIGURES.values():
@@ -133,17 +134,20 @@ def seeds(root: Path, name: str = "seeds") -> str:
             if several:
                 cells.append(f"{min(found):.2f} to {max(found):.2f} %")
             cells.append(_seed_by_seed(rows, models.get(twin_of(model), []), figure))
-        lines.append([*cells, _furthest(rows)])
+        lines.append([*cells, *([_furthest(rows)] if moves else [])])
     header = ["model", "runs"]
     for images in FIGURES:
         header += [images, *(["lowest to highest"] if several else []), "over static, seed by seed"]
-    header.append("kernels move")
+    header += ["kernels move"] if moves else []
     start = "all of a model from the same weights" if record["from_weights"] else "from no weights"
-    how = (
-        f"Runs of {record['images_seen']:,} images, {start}; augmented: {_draws(record['draws'])}; "
-        f"{_BRACKETS[several]}; kernels move: the median from one image to another, in the layer where they "
-        f"move furthest: `{record['command']}`"
-    )
+    said = [
+        f"Runs of {record['images_seen']:,} images, {start}",
+        f"augmented: {_draws(record['draws'])}",
+        _BRACKETS[several],
+    ]
+    if moves:
+        said.append("kernels move: the median from one image to another, in the layer that moves furthest")
+    how = f"{'; '.join(said)}: `{record['command']}`"
     return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
 

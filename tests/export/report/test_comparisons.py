@@ -144,6 +144,11 @@ def test_seeds_shows_how_far_runs_of_a_model_lie_apart(tmp_path, from_weights, s
     assert kw[8] == "2.0 to 4.0 %"
     assert (kw[4], kw[7]) == ("+1.50 ± 0.00", "+1.00 ± 1.00")
     assert (fgk[4], fgk[7]) == ("", ""), "of other seeds"
+    assert "kernels move: the median" in how
+    for row in runs:
+        row.pop("moves", None)
+    (tmp_path / "docs/seeds.json").write_text(json.dumps(record | {"from_weights": from_weights}))
+    assert "kernels move" not in comparisons.seeds(tmp_path), "where nobody measured it"
     assert f"Runs of 1,000 images, {start} weights; augmented" in how
 
 
