@@ -182,7 +182,10 @@ def swapped(root: Path) -> str:
     header = ["model"]
     for images, others in SWAPPED.items():
         header += [images, *others.values()]
-    how = f"The first {record['images']:,} test images, warped once: `{record['command']}`"
+    how = (
+        f"The first {record['images']:,} test images, warped once; brackets are 95 % intervals over them: "
+        f"`{record['command']}`"
+    )
     return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
 
 
