@@ -1,12 +1,14 @@
 """Tell what a model's answers owe to kernels that are made for the image.
 
 python docs/swapped.py --models "*" --data ../shared/cifar10
+python docs/swapped.py --runs runs/kw --name swapped_runs --data ../shared/cifar10    # finished trainings
 
 The same weights are tested with kernels that every dynamic convolution makes for the image itself, for
 another image, for what a layer sees of all images in the mean, and, where images are warped, for the image
 before it was. What the accuracy loses by that is what the network makes of them.
 
-Writes swapped.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.
+Writes NAME.json; docs/results.md shows swapped.json and swapped_trained_on.json. Needs
+``pip install -e '.[train]'``.
 """
 
 import argparse
@@ -30,9 +32,11 @@ from zoo.layers import DynamicConv2d
 from zoo.pretrained import read_manifest
 from zoo.training import memory
 from zoo.training.augment import Augmentation, normalise, warp
+from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
 from zoo.training.evaluate import AUGMENTED_SEED, BATCH_SIZES
 from zoo.training.processes import progress_bar
+from zoo.training.publish import finished_run
 
 #: What the kernels are made for instead of the image.
 MEAN, OTHER, UPRIGHT = "mean", "other", "upright"
@@ -51,19 +55,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.out.is_dir():
         raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
     memory.keep_freed_memory()
-    names = dynamic_names(options.models)
+    runs = {run: finished_run(run).recipe.model for run in options.runs}
+    names = dynamic_names(options.models) if options.models or not runs else []
     test = first(load_cifar10("test", options.data), options.images)
     rows = []
     for name in names:
-        rows.append({"model": name, "sha256": read_manifest()[name]["sha256"], **measure(name, test)})
-        print({name: rows[-1]}, flush=True)
+        model = zoo.create_model(name, pretrained=True)
+        rows.append({"model": name, "sha256": read_manifest()[name]["sha256"], **measure(model, test)})
+        print(rows[-1], flush=True)
+    for run, name in runs.items():
+        model = zoo.create_model(name)
+        load_weights(model, run / FILE)
+        rows.append({"model": name, "run": run.name, **measure(model, test)})
+        print(rows[-1], flush=True)
     record = {
         "images": len(test),
         "data": test.describe(),
         "command": shlex.join(["python", "docs/swapped.py", *map(cli.portable, words)]),
         "rows": rows,
     }
-    with cli.atomic_path(options.out / "swapped.json") as path:
+    with cli.atomic_path(options.out / f"{options.name}.json") as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -82,14 +93,18 @@ def dynamic_names(patterns: Sequence[str]) -> list[str]:
     raise ZooError(f"no trained model that {' '.join(patterns)} matches makes kernels for the image.")
 
 
-def measure(name: str, test: Split) -> dict[str, Any]:
+def measure(model: nn.Module, test: Split) -> dict[str, Any]:
     """Test a model with its kernels made for one thing and another.
+
+    Args:
+        model: a classifier with dynamic convolutions; put into eval mode.
+        test: the images.
 
     Returns:
         By ``clean`` and ``augmented``: the ``top1`` of its own kernels in percent, and by what else they are
         made for the points gained, with the interval that the images leave open.
     """
-    model = zoo.create_model(name, pretrained=True).eval()
+    model.eval()
     generator = torch.Generator().manual_seed(AUGMENTED_SEED)
     maps = Augmentation().draw(len(test), test.images.shape[-1], generator)
     upright = normalise(test.images)
@@ -179,7 +194,9 @@ def kernels_for(model: nn.Module, choose: Choose) -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python docs/swapped.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--models", nargs="+", required=True, metavar="NAME", help="names or patterns")
+    add("--models", nargs="+", default=[], metavar="NAME", help="with trained weights: names or patterns")
+    add("--runs", nargs="+", default=[], type=Path, metavar="DIR", help="folders of finished runs")
+    add("--name", default="swapped", help="of what is written, without .json (default: swapped)")
     add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
     add("--images", type=int, default=2000, metavar="N", help="the first of the test images (default: 2000)")
     add("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: beside this file")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 import zoo
-from tests.test_spared import split
+from tests.test_spared import RECIPE, run, split
 from zoo.errors import ZooError
+from zoo.training.checkpoint import FILE, load_weights
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
@@ -134,6 +136,25 @@ def test_it_writes_what_every_model_loses(tmp_path: Path, monkeypatch: pytest.Mo
     (row,) = record["rows"]
     assert set(row["clean"]) == {"top1", "mean", "other"}
     assert set(row["augmented"]) == {"top1", "mean", "other", "upright"}
+
+
+def test_a_finished_run_is_tested_with_its_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(swapped.memory, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(swapped, "load_cifar10", lambda name, folder: split(6))
+    tested: list[nn.Module] = []
+    measure = swapped.measure
+    monkeypatch.setattr(swapped, "measure", lambda one, test: (tested.append(one), measure(one, test))[1])
+    folder = run(tmp_path / "trained", replace(RECIPE, model="resnet10_kw"))
+    swapped.main(["--runs", str(folder), "--name", "runs", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "runs.json").read_text())["rows"]
+    assert (row["model"], row["run"]) == ("resnet10_kw", "trained")
+    wanted = zoo.create_model("resnet10_kw")
+    load_weights(wanted, folder / FILE)
+    for name, value in tested[0].state_dict().items():
+        torch.testing.assert_close(value, wanted.state_dict()[name])
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "seeds": comparisons.seeds,
         "trained on": functools.partial(comparisons.seeds, name="trained_on"),
         "swapped": comparisons.swapped,
+        "swapped trained on": functools.partial(comparisons.swapped, name="swapped_trained_on"),
         "distilled": comparisons.distilled,
         "against the twin": results.against_twin,
         "costs": results.costs,

@@ -169,9 +169,14 @@ def _furthest(rows: list[dict[str, Any]]) -> str:
     return f"{least} to {most} %" if least != most else f"{most} %" * bool(found)
 
 
-def swapped(root: Path) -> str:
-    """Return what docs/swapped.py found of kernels that are made for something else than the image."""
-    record = _record(root, "swapped")
+def swapped(root: Path, name: str = "swapped") -> str:
+    """Return what docs/swapped.py found of kernels that are made for something else than the image.
+
+    Args:
+        root: of the checkout.
+        name: of the file that it wrote.
+    """
+    record = _record(root, name)
     lines = []
     for row in record["rows"]:
         cells = [f"`{row['model']}`"]
