@@ -47,8 +47,7 @@ def compare(
         ZooError: the folder is missing, a run is not finished, or ``check`` refuses them.
     """
     cli.check_counts(options, "draws")
-    if not options.out.is_dir():
-        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    check_folder(options.out)
     memory.keep_freed_memory()
     runs = {run: finished_run(run) for run in options.runs}
     check(runs)
@@ -67,12 +66,28 @@ def compare(
         "images_seen": progress.step * progress.recipe.batch_size,
         "draws": options.draws,
         "data": test.describe(),
-        "command": shlex.join(["python", f"docs/{name}.py", *map(portable, words)]),
+        "command": command(name, words),
         **of_run(progress),
         "rows": rows,
     }
-    with cli.atomic_path(options.out / f"{file or name}.json") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(options.out / f"{file or name}.json", record)
+
+
+def check_folder(out: Path) -> None:
+    """Raise a :class:`ZooError` where a script is to write into a folder that is missing."""
+    if not out.is_dir():
+        raise ZooError(f"there is no folder {out}; make it, or choose another --out.")
+
+
+def command(name: str, words: Sequence[str]) -> str:
+    """Return the command line of a script, without anyone's folders."""
+    return shlex.join(["python", f"docs/{name}.py", *map(portable, words)])
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Write what a script found, all of it or nothing."""
+    with cli.atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def decisive(progress: Progress, free: Collection[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comparing import check_folder
 from torch import nn
 from turning import SHOWN, measure, turn
 
@@ -109,8 +110,7 @@ def _check(options: argparse.Namespace) -> None:
             f"--turn is {options.turn} and --compare {options.compare}; "
             "compare 2 images or more, and turn 1 of them or more."
         )
-    if not options.out.is_dir():
-        raise ZooError(f"there is no folder {options.out}; make it, or give another with --out.")
+    check_folder(options.out)
 
 
 def _parser() -> argparse.ArgumentParser:

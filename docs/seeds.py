@@ -18,11 +18,10 @@ from comparing import check_settings, check_start, compare, parser
 from torch import nn
 from turning import layers_of, moves_between
 
+from export.benchmark.subjects import twin_of
 from export.report.gains import paired_gains
 from zoo import cli
-from zoo.catalog import split_name
 from zoo.errors import ZooError
-from zoo.layers import STATIC
 from zoo.training.answers import Answers
 from zoo.training.checkpoint import Progress
 from zoo.training.data import Split
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kept["moves"] = moves_between(model.eval(), layers, test.images[:COMPARED])
         name, seed = progress.recipe.model, progress.recipe.seed
         answers[name, seed] = found.answers()
-        twin = f"{split_name(name)[0]}_{STATIC}", seed
+        twin = twin_of(name), seed
         if twin in answers and twin[0] != name:
             kept["gain"], kept["gain_augmented"] = paired_gains(answers[name, seed], answers[twin])
         return {"model": name, "seed": seed, **kept}

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from comparing import check_folder
 from torch import nn
 
 import export.onnx
@@ -34,7 +35,6 @@ from export.parity import prepared
 from zoo import cli
 from zoo.catalog import complexity
 from zoo.cli import portable
-from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC, fold
 from zoo.machine import cpu_model
 from zoo.training import memory
@@ -80,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(words)
     cli.check_counts(options, "images", "test_images", "epochs", "threads")
-    if not options.out.is_dir():
-        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    check_folder(options.out)
     static = zoo.models.check_name(f"{options.backbone}_{STATIC}")
     memory.keep_freed_memory()
     data = load_cifar10("train", options.data)

@@ -13,14 +13,13 @@ Writes NAME.json; docs/results.md shows swapped.json and swapped_trained_on.json
 
 import argparse
 import contextlib
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from comparing import check_folder, command, write
 from torch import Tensor, nn
 from turning import layers_of
 
@@ -52,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.check_counts(options, "images")
     if options.images < 2:
         raise ZooError("--images is 1; give 2 or more, because kernels are made for another image.")
-    if not options.out.is_dir():
-        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    check_folder(options.out)
     memory.keep_freed_memory()
     runs = {run: finished_run(run).recipe.model for run in options.runs}
     names = dynamic_names(options.models) if options.models or not runs else []
@@ -71,11 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = {
         "images": len(test),
         "data": test.describe(),
-        "command": shlex.join(["python", "docs/swapped.py", *map(cli.portable, words)]),
+        "command": command("swapped", words),
         "rows": rows,
     }
-    with cli.atomic_path(options.out / f"{options.name}.json") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(options.out / f"{options.name}.json", record)
     return 0
 
 

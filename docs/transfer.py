@@ -23,6 +23,7 @@ from typing import Any
 
 import timm
 import torch
+from comparing import check_folder
 from torch import nn
 
 import zoo
@@ -48,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(words)
     cli.check_counts(options, "images", "test_images", "epochs", "size", "batch_size", "threads")
-    if not options.out.is_dir():
-        raise ZooError(f"there is no folder {options.out}; make it, or choose another --out.")
+    check_folder(options.out)
     if not (math.isfinite(options.lr) and options.lr > 0):
         raise ZooError(f"--lr is {options.lr}; it must be above 0.")
     options.model = zoo.models.check_name(options.model)
