@@ -1,6 +1,6 @@
 """Tell how far runs lie apart that differ in their seed alone, or models that are trained alike.
 
-python -m zoo.train --recipe finish --model resnet18_static --seed 1 --run-dir runs/static_1    # and so on
+python -m zoo.train --recipe cpu --model resnet18_static --warm-start FILE --seed 1 --run-dir runs/static_1
 python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 
 Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is

@@ -28,20 +28,20 @@ from torch import nn
 import export.onnx
 import zoo
 from export.base import ExportOptions, Predict, runtime
+from export.benchmark.environment import environment
 from export.benchmark.measure import calls_per_turn, interleave
-from export.benchmark.statistics import paired_ratio
+from export.benchmark.statistics import mean_interval, paired_ratio
 from export.lowering import chosen
 from export.parity import prepared
 from zoo import cli
 from zoo.catalog import complexity
 from zoo.cli import portable
 from zoo.layers import FAMILIES, STATIC, fold
-from zoo.machine import cpu_model
 from zoo.training import memory
 from zoo.training.augment import Augmentation
 from zoo.training.checkpoint import FILE, load_weights
 from zoo.training.data import Split, first, load_cifar10
-from zoo.training.evaluate import place, top1
+from zoo.training.evaluate import place, probabilities
 from zoo.training.loop import train
 from zoo.training.recipe import Recipe
 
@@ -56,18 +56,30 @@ COMPARED: dict[str, tuple[tuple[str, Sizes], ...]] = {
         ("fgk", {"embedding_dim": 2}),
         ("fgk", {"embedding_dim": 4}),
         ("fgk", {"embedding_dim": 9}),
+        ("fgk", {"hidden_dim": 32}),
         ("dpk", {"bank_size": 2}),
         ("dpk", {"bank_size": 4}),
         ("dpk", {"bank_size": 8}),
         ("dpk", {"key_dim": 16}),
         ("kw", {"vector_dim": 1}),
         ("kw", {"vector_dim": 4}),
+        ("kw", {"vector_dim": 9}),
         ("kwb", {"blocks": 1}),
         ("kwb", {"blocks": 4}),
         ("condconv", {"num_experts": 2}),
         ("condconv", {"num_experts": 4}),
     ),
-    "mobilenetv3_small_100": tuple(product(("kw", "fgk", "condconv", "dyconv", "dpk"), _LATE)),
+    "mobilenetv3_small_100": (
+        *product(("kw", "fgk", "condconv", "dyconv", "dpk"), _LATE),
+        ("kw", {"vector_dim": 1}),
+        ("kw", {"vector_dim": 9}),
+        ("fgk", {"embedding_dim": 2}),
+        ("fgk", {"embedding_dim": 9}),
+        ("fgk", {"hidden_dim": 32}),
+        ("condconv", {"num_experts": 2}),
+        ("dyconv", {"num_experts": 2}),
+        ("dpk", {"bank_size": 2}),
+    ),
 }
 
 BATCHES = (1, 8)
@@ -86,12 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = load_cifar10("train", options.data)
     test = first(load_cifar10("test", options.data), options.test_images)
     rows: list[dict[str, Any]] = []
+    facts, answers = environment(), []
     with tempfile.TemporaryDirectory() as folder:
         artifacts = []
         for number, (family, sizes) in enumerate([(STATIC, {}), *COMPARED[options.backbone]]):
             model = network(static, family, sizes, options.pretrained)
             learn(model, recipe(static, options), data)
-            rows.append({"family": family, "sizes": dict(sizes), **figures(model, test)})
+            right = probabilities(place(model), test).argmax(dim=1) == test.labels
+            answers.append(100 * right.double().numpy())
+            found = figures(model) | {"top1": round(float(answers[-1].mean()), 2)}
+            if number:  # the same images are hard for both: pairs tell more than two means do
+                found["over_static"] = [round(each, 2) for each in mean_interval(answers[-1] - answers[0])]
+            rows.append({"family": family, "sizes": dict(sizes), **found})
             artifacts.append(Path(folder) / f"{number}.onnx")
             export.onnx.export(model, artifacts[-1])
             print(f"{family} {dict(sizes)}: {rows[-1]['top1']:.1f} % of {len(test):,} images", flush=True)
@@ -104,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "pretrained": options.pretrained,
         "recipe": recipe(static, options).to_dict(),
         "test_images": len(test),
-        "cpu": cpu_model(),
+        "environment": facts,
         "command": shlex.join(["python", "docs/sizes.py", *map(portable, words)]),
         "rows": rows,
     }
@@ -160,14 +178,13 @@ def learn(model: nn.Module, how: Recipe, data: Split) -> None:
     model.eval()
 
 
-def figures(model: nn.Module, test: Split) -> dict[str, Any]:
-    """Return ``params`` that a network learns, ``macs`` for an image as deployed, and clean ``top1`` in %."""
+def figures(model: nn.Module) -> dict[str, Any]:
+    """Return ``params`` that a network learns and ``macs`` for an image as deployed."""
     way = ExportOptions(input_size=SIZE)
     deployed = fold(prepared(model, chosen(runtime("onnx"), model, way), runtime("onnx")))
     return {
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "macs": complexity(deployed.to("meta"), SIZE).macs,
-        "top1": round(top1(place(model), test), 2),
     }
 
 

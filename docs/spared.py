@@ -1,7 +1,7 @@
 """Compare runs that differ in nothing but the shares of training images that were not warped.
 
-python -m zoo.train --recipe finish --model mobilenetv3_small_100_static --upright 0 --run-dir runs/warped
-python -m zoo.train --recipe finish --model mobilenetv3_small_100_static --run-dir runs/upright
+python -m zoo.train --recipe cpu --model mobilenetv3_small_100_static --upright 0 --run-dir runs/warped
+python -m zoo.train --recipe cpu --model mobilenetv3_small_100_static --run-dir runs/upright
 python docs/spared.py --runs runs/warped runs/upright --data ../shared/cifar10
 
 Writes spared.json, which docs/results.md shows. Needs ``pip install -e '.[train]'``.

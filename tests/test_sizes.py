@@ -64,6 +64,11 @@ def test_it_trains_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     static, fgk = record["rows"]
     assert static["family"] == "static"
     assert static["tax"] == {"1": 1.0, "8": 1.0}
+    assert "over_static" not in static
+    gained, low, high = fgk["over_static"]
+    assert low <= gained <= high
+    assert gained == pytest.approx(fgk["top1"] - static["top1"])
+    assert record["environment"]["cpu"]
     assert (fgk["family"], fgk["sizes"]) == ("fgk", {"embedding_dim": 2})
     assert fgk["params"] < static["params"]
     assert fgk["macs"] < static["macs"]

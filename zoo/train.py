@@ -1,7 +1,7 @@
 """Train a model of the zoo on augmented CIFAR-10.
 
 python -m zoo.train --model resnet18_dpk --epochs 30
-python -m zoo.train --model resnet18_kw --recipe gpu_finish
+python -m zoo.train --model resnet18_kw --recipe gpu
 python -m zoo.train --model resnet18_kw --phases 16:20 32:5 --warm-start weights/resnet18_static.safetensors
 accelerate launch -m zoo.train --model resnet50_fgk --epochs 100 --publish
 """
@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,18 @@ from zoo.evaluate import DRAWS
 from zoo.pretrained import lineage, manifest_entry
 from zoo.training import checkpoint, memory, optimizer, recipes
 from zoo.training.augment import Augmentation
-from zoo.training.data import load_cifar10
+from zoo.training.chain import Run, check_same, plan
+from zoo.training.data import Split, load_cifar10
 from zoo.training.loop import train
-from zoo.training.processes import first_process_first, is_first_process, launched
+from zoo.training.processes import first_process_first, is_first_process, launched, leave
 from zoo.training.publish import check_folder, comparable, device, facts, finished_run, publish
-from zoo.training.recipe import Recipe, parse_phases
+from zoo.training.recipe import COMPUTED, Recipe, parse_phases
+
+#: What all runs of a recipe have of the command line; the rest is for the last one.
+_COMMON = {"held_out", "images_per_epoch", "batch_size", *COMPUTED}
+
+#: How far apart the seeds of the command line lie for a recipe, whose runs have one each.
+_SEEDS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,49 +86,58 @@ def _check_publish_only(options: argparse.Namespace, recipe: Recipe) -> None:
 
 
 def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
-    recipe = _recipe(options, run_dir)
-    start = recipe.warm_start
-    if start and not options.resume and not options.warm_start and not Path(start).is_file():
+    runs = _runs(options, run_dir)
+    wanted = runs[-1].recipe
+    optimizer.check_name(wanted.optimizer)
+    if wanted.teacher and manifest_entry(wanted.teacher) is None:
         raise ZooError(
-            f"the recipe {options.recipe} starts {recipe.model} from {start}, which is not there; "
-            f"train that first, as zoo/training/recipes/{options.recipe}.py says, or give a --warm-start."
+            f"the teacher {wanted.teacher} has no trained weights yet; train and publish it first."
         )
-    optimizer.check_name(recipe.optimizer)
-    if recipe.teacher and manifest_entry(recipe.teacher) is None:
-        raise ZooError(
-            f"the teacher {recipe.teacher} has no trained weights yet; train and publish it first."
-        )
-    torch.manual_seed(recipe.seed)
-    model = zoo.create_model(recipe.model)
-    if start and not options.resume:
-        _warm_start(model, start)
+    if options.warm_start and not options.resume:
+        checkpoint.read_weights(options.warm_start)  # before the images are decoded
     with first_process_first():  # it alone downloads
-        tested = options.eval_every != 0 and not recipe.held_out
+        tested = options.eval_every != 0 and not wanted.held_out
         test = load_cifar10("test", options.data) if tested or options.publish else None
         if test is not None and options.publish and not options.replace:  # before hours of training
-            comparable(recipe.model, test)
+            comparable(wanted.model, test)
         data = load_cifar10("train", options.data)
-    if options.resume:
-        checkpoint.check_data(run_dir, data.sha256)
-    # A resumed run keeps those it was started with; the file of its warm start may be gone.
-    known: dict[str, Any] = (
-        _moved(run_dir, recipe) if options.resume else facts(data, options.data_note, command, recipe)
-    )
-    if not options.resume:
+    for run in runs:
+        if run.epochs is not None:
+            checkpoint.check_data(run.folder, data.sha256)
+    for number, run in enumerate(runs, 1):
+        if len(runs) > 1:
+            _note(f"run {number} of {len(runs)}: {run}")
+        if run is runs[-1] or not run.finished:
+            _train_run(run, data, test if tested else None, options, command)
+    leave()
+
+
+def _train_run(run: Run, data: Split, test: Split | None, options: argparse.Namespace, command: str) -> None:
+    """Train a run to its end; what it starts from is there by now."""
+    recipe, folder, resume = run.recipe, run.folder, run.epochs is not None
+    torch.manual_seed(recipe.seed)
+    model = zoo.create_model(recipe.model)
+    if resume:
+        # It keeps the facts that it was started with; the file of its warm start may be gone.
+        known: dict[str, Any] = _moved(folder, recipe)
+    else:
+        if recipe.warm_start:
+            _warm_start(model, recipe.warm_start)
+        known = facts(data, options.data_note, command, recipe)
         _check_start(recipe, known)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ZooError(f"cannot make {run_dir}: {error.strerror}; choose another --run-dir.") from None
+        raise ZooError(f"cannot make {folder}: {error.strerror}; choose another --run-dir.") from None
     train(
         recipe,
         model,
         data,
-        run_dir,
-        test=test if tested else None,
+        folder,
+        test=test,
         eval_every=options.eval_every,
         save_every=options.save_every,
-        resume=options.resume,
+        resume=resume,
         facts=known,
     )
 
@@ -177,28 +192,38 @@ def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:
     return {"device": before if before.split(", then ")[-1] == now else f"{before}, then {now}"}
 
 
-def _recipe(options: argparse.Namespace, run_dir: Path) -> Recipe:
-    """Return the recipe that the command line gives, or that of the run it resumes."""
-    if options.resume:
-        if options.recipe is not None:
-            raise ZooError("a resumed run has a recipe of its own; leave --recipe out.")
-        recipe = checkpoint.read_progress(run_dir).recipe
-        own, asked = recipe.settings(), _changed(recipe, options).settings()
-        for name, value in asked.items():
-            if value != own[name]:
-                raise ZooError(
-                    f"the run in {run_dir} has {name} {own[name]!r}, not {value!r}; "
-                    "resume with its own settings, or choose another --run-dir."
-                )
-        return recipe
-    if (run_dir / checkpoint.FILE).exists():
-        raise ZooError(
-            f"{run_dir} already holds a run; add --resume to go on with it, or choose another --run-dir."
-        )
+def _runs(options: argparse.Namespace, run_dir: Path) -> list[Run]:
+    """Return the runs that the command line asks for, the model's own at the end.
+
+    Raises:
+        ZooError: a folder holds another run than is asked for, or one that is not to be gone on with.
+    """
+    if options.resume and not options.recipe:
+        progress = checkpoint.read_progress(run_dir)
+        check_same(run_dir, progress.recipe, _changed(progress.recipe, options))
+        return [Run(progress.recipe, run_dir, progress.epoch)]
     if options.model is None:
         raise ZooError("give the --model to train.")
-    named = Recipe if options.recipe is None else partial(recipes.named, options.recipe)
-    return _changed(named(options.model), options)
+    return plan(options.recipe, _recipes(options), run_dir, options.resume, _given(Recipe, options).keys())
+
+
+def _recipes(options: argparse.Namespace) -> list[Recipe]:
+    """Return the recipes of the runs, the last with all that the command line sets.
+
+    The others have what it says of the images that there are, and of how to compute.
+    """
+    if options.recipe is None:
+        return [_changed(Recipe(options.model), options)]
+    *before, own = recipes.named(options.recipe, options.model)
+    if options.warm_start:
+        return [_changed(own, options)]
+    given = _given(Recipe, options)
+    common = {name: value for name, value in given.items() if name in _COMMON}
+    changed = [*(replace(recipe, **common) for recipe in before), _changed(own, options)]
+    if options.seed is None:
+        return changed
+    drawn = zip(changed, (*before, own), strict=True)
+    return [replace(recipe, seed=_SEEDS * options.seed + known.seed) for recipe, known in drawn]
 
 
 def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -239,7 +264,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="folder of parquet files (default: torchvision's download)")
     add("--data-note", metavar="TEXT", help="kept beside the source of the data in the manifest")
     add("--run-dir", metavar="DIR", help="folder of the run (default: runs/NAME)")
-    add("--resume", action="store_true", help="go on from the checkpoint in --run-dir")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --run-dir; with --recipe, from where its runs were stopped",
+    )
     add("--eval-every", type=int, metavar="N", help="in epochs; 0: never (default: after each phase)")
     add(
         "--save-every",
@@ -262,9 +291,18 @@ def _parser() -> argparse.ArgumentParser:
         help="publish even where the published weights do better, or were measured on other images",
     )
 
-    add("--recipe", metavar="NAME", help=f"start from one of {', '.join(recipes.names())}")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help=f"one of {', '.join(recipes.names())}: runs from nothing to the trained model, of which those "
+        "before the last lie beside --run-dir and serve other models, too; with --warm-start the last alone",
+    )
 
-    group = parser.add_argument_group("recipe", "defaults are those of zoo.training.recipe.Recipe")
+    group = parser.add_argument_group(
+        "recipe",
+        "Defaults are those of zoo.training.recipe.Recipe. Of a recipe by name they change the last run; "
+        f"{', '.join('--' + name.replace('_', '-') for name in sorted(_COMMON))} change all of its runs.",
+    )
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, metavar="N", help="epochs at 32x32 pixels")
     length.add_argument("--phases", nargs="+", metavar="SIZE:EPOCHS", help="such as 16:4 24:1 32:1")
@@ -301,7 +339,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--cutmix", type=float, metavar="ALPHA", help="put a box of one image into another; 0: none")
     add("--clip-grad", type=float, metavar="NORM")
     add("--ema-decay", type=float, metavar="DECAY")
-    add("--seed", type=int)
+    add(
+        "--seed",
+        type=int,
+        help=f"of the initial weights, the order of the images and their warps; the runs of a recipe have "
+        f"{_SEEDS} N, {_SEEDS} N + 1, ...",
+    )
     add("--amp", choices=["bf16", "no"])
     add(
         "--warm-start",

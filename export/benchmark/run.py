@@ -97,6 +97,7 @@ class Benchmark:
             ZooError: not one candidate could be measured.
         """
         facts = environment.environment()
+        began = time.monotonic()
         self._export()
         groups = [
             list(group) for _, group in groupby(self.plan.candidates, lambda each: (each.threads, each.batch))
@@ -122,7 +123,10 @@ class Benchmark:
         self.notes += [
             f"left out {count} of fewer than {LEAST_ROUNDS} rounds: {how}" for how, count in self._few.items()
         ]
-        facts["load_at_the_end"] = environment.load_average()
+        facts |= {
+            "load_at_the_end": environment.load_average(),
+            "seconds": round(time.monotonic() - began, 1),
+        }
         settings = {**vars(self.budget), "cuda_graphs": self.workshop.cuda_graphs}
         return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))
 

@@ -67,6 +67,8 @@ def _sizes(record: Mapping[str, Any]) -> str:
         "parameters",
         "multiplies an image",
         *(f"tax, batch {batch}" for batch in batches),
+        "clean top-1",
+        "over static",
     ]
     lines = []
     for row in record["rows"]:
@@ -76,17 +78,18 @@ def _sizes(record: Mapping[str, Any]) -> str:
         )
         numbers = [f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.0f} M"]
         taxes = [f"{row['tax'][batch]:.2f}" for batch in batches]
-        lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %"])
+        gained = in_points(Interval(*row["over_static"])) if "over_static" in row else ""
+        lines.append([row["family"], size, *numbers, *taxes, f"{row['top1']:.1f} %", gained])
     an_epoch = how["images_per_epoch"] // how["batch_size"] * how["batch_size"]
     phases = " and ".join(f"{epochs * an_epoch:,} at {size} px" for size, epochs in how["phases"])
-    error = 100 * (0.25 / record["test_images"]) ** 0.5
     start = " from the static network's weights as published then" if record.get("pretrained") else ""
     budget = (
-        f"{record['model']}{start}, {phases}, one seed, {record['test_images']:,} test images (standard "
-        f"error at most {error:.1f} points); onnxruntime, one thread of {record['cpu']}: "
-        f"`{record['command']}`"
+        f"{record['model']}{start}, {phases}, one seed; {record['test_images']:,} test images, brackets are "
+        f"95 % intervals over them; tax: onnxruntime, one thread: `{record['command']}`. "
+        f"{markdown.measured(record['environment'])}"
     )
-    return f"{markdown.table([*header, 'clean top-1'], 'll' + 'r' * (len(header) - 1), lines)}\n\n{budget}"
+    table = markdown.table(header, "ll" + "r" * (len(header) - 2), lines)
+    return f"{table}\n\n{budget}"
 
 
 def spared(root: Path) -> str:

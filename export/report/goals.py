@@ -1,5 +1,6 @@
 """What this project aims at, and what of it the committed results reach: a table of docs/performance.md."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -32,16 +33,18 @@ def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
 
     A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
-    the file with the most goals has it, the latest of those; rows of cores at another distance are others.
-    Runs held to a part of their machine's cores do not count: others had the rest.
+    the file with the most goals on so many threads has it, the latest of those; rows of cores at another
+    distance are others, and a file that met that distance now and then has few of them. Runs held to a part
+    of their machine's cores do not count: others had the rest.
     """
     machines: dict[str, dict[Candidate, _Entry]] = {}
     for path in benchmarks.on_whole_machines(root):
         run = benchmarks.read_today(path)
         here = {row.result.candidate: row for row in render.rows(run) if _counts(row)}
-        rank = len(here), run.environment["date"]
+        alike = Counter(_way(candidate)[:2] for candidate in here)
         found = machines.setdefault(machine(run.environment), {})
         for candidate, row in here.items():
+            rank = alike[_way(candidate)[:2]], run.environment["date"]
             entry = _Entry(rank, path.name, row)
             found[candidate] = max(found.get(candidate, entry), entry, key=lambda each: each.rank)
     return "\n\n".join(_goals(name, rows) for name, rows in machines.items() if rows)

@@ -9,7 +9,6 @@ from export import cost, evaluate
 from export.base import AUTO
 from export.benchmark import profile
 from export.benchmark.attribution import CONTEXT, CONVOLUTION, FACTORS, LAYOUT, STATIC_CONVOLUTION
-from export.benchmark.environment import on_whole_machine
 from export.benchmark.subjects import twin_of
 from export.cost import MULTIPLIES
 from export.report import markdown
@@ -53,7 +52,8 @@ def _parts(record: dict[str, Any]) -> str:
         twin = whole[_key({**row, "model": twin_of(row["model"]), "lowering": AUTO})]
         lines.append(_part(row, twin, roofs.get(str(row["threads"]))))
     parts = markdown.table(header, f"ll{'r' * (len(header) - 3)}l", lines)
-    return "\n\n".join([*markdown.made_by(record.get("command", "")), parts, _origin(record)])
+    how = markdown.measured(record["environment"])
+    return "\n\n".join([*markdown.made_by(record.get("command", "")), parts, how])
 
 
 def _roof(threads: str, found: dict[str, float], record: dict[str, Any]) -> _Roof:
@@ -172,7 +172,8 @@ def _training(record: dict[str, Any]) -> str:
     share = fastest["images_per_second"] / load["images_per_second"]
     waits = f"Loading, which is not in the steps, would take {share:.1%} of the time of the fastest ones."
     table = markdown.table(header, "llrrrrr", lines)
-    return "\n\n".join([*markdown.made_by(record.get("command", "")), table, f"{waits} {_origin(record)}"])
+    origin = f"{waits} {markdown.measured(record['environment'])}"
+    return "\n\n".join([*markdown.made_by(record.get("command", "")), table, origin])
 
 
 def artifacts(root: Path) -> str:
@@ -189,24 +190,10 @@ def _artifacts(record: dict[str, Any]) -> str:
         how = [f"{row['format']}, {row['provider']}", row["dtype"], f"{row['megabytes']:.1f}"]
         lines.append([f"`{row['model']}`", *how, *figures])
     counts = sorted({f"{row['images']:,}" for row in record["rows"]})
-    origin = f"Of {' or '.join(counts)} test images. {_origin(record)}"
+    origin = f"Of {' or '.join(counts)} test images. {markdown.measured(record['environment'])}"
     return "\n\n".join(
         [*markdown.made_by(record["command"]), markdown.table(header, "lllrrr", lines), origin]
     )
-
-
-def _origin(record: dict[str, Any]) -> str:
-    """Return where and with what a record was measured."""
-    found = record["environment"]
-    versions = {name: version for name, version in found["versions"].items() if version}
-    facts = [
-        found["date"],
-        found["cpu"],
-        None if on_whole_machine(found) else f"held to {found['usable_cores']} of {found['cores']} cores",
-        found["gpu"],
-        *(f"{name} {each}" for name, each in versions.items()),
-    ]
-    return f"Measured {', '.join(filter(None, facts))}; commit {found['commit'] or 'unknown'}."
 
 
 def _records(root: Path, kind: str, form: str) -> list[dict[str, Any]]:

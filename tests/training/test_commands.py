@@ -13,6 +13,8 @@ import zoo
 from zoo import cli, evaluate, pretrained, train
 from zoo.training import checkpoint, log, loop, publish
 from zoo.training.data import Split
+from zoo.training.recipe import Recipe
+from zoo.training.recipes import cpu
 
 from .helpers import SHORT, Command, WriteParquet, encode, make_images
 
@@ -170,13 +172,128 @@ def test_weights_that_could_not_be_published_are_not_trained(
     assert zoo_train(*anew, "--replace") == 0
 
 
-def test_a_recipe_whose_base_is_missing_says_what_to_train(
-    zoo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``cpu`` be three runs of an epoch: two of the twin, and the model's."""
+
+    def recipe(model: str) -> tuple[Recipe, ...]:
+        one = Recipe("testnet_static", phases=((16, 1),), batch_size=4)
+        return one, dataclasses.replace(one, seed=1), dataclasses.replace(one, model=model, seed=2)
+
+    monkeypatch.setattr(cpu, "recipe", recipe)
+
+
+WHOLE = ("--recipe", "cpu", "--model")
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_one_command_trains_all_that_a_recipe_has(
+    zoo_train: Command, run_dir: Path, weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert zoo_train("--model", "testnet_kw", "--recipe", "finish") == 2
-    base = "runs/testnet_static_base/checkpoint.safetensors"
-    assert f"the recipe finish starts testnet_kw from {base}, which is not there" in capsys.readouterr().err
+    assert zoo_train(*WHOLE, "testnet_kw", "--publish", "--held-out", "0") == 0
+    first, second = (run_dir.parent / f"testnet_static_cpu_{number}" for number in (1, 2))
+    printed = capsys.readouterr().out
+    for number, name, folder in ((1, "static", first), (2, "static", second), (3, "kw", run_dir)):
+        assert f"run {number} of 3: testnet_{name} in {folder}, 1 epoch\n" in printed
+    assert printed.count("warm start from") == 2
+    runs = [checkpoint.read_progress(folder) for folder in (first, second, run_dir)]
+    assert [run.recipe.seed for run in runs] == [0, 1, 2]
+    assert [run.recipe.warm_start for run in runs] == [
+        None,
+        *(str(folder / checkpoint.FILE) for folder in (first, second)),
+    ]
+    # All that it was made by is in the manifest, and the weights are those of the last run.
+    entry = pretrained.read_manifest()["testnet_kw"]
+    assert [run["recipe"]["seed"] for run in pretrained.lineage(entry)] == [2, 1, 0]
+    assert entry["images_seen"] + entry["started_from"]["images_seen"] == 8
+    published = pretrained.load_checkpoint(weights / entry["file"])
+    assert torch.equal(published["conv1.weight"], checkpoint.read_ema(run_dir)["conv1.weight"].half())
+
+    # Another model takes what is there as it is.
+    before = [(folder / checkpoint.FILE).read_bytes() for folder in (first, second)]
+    twin = run_dir.with_name("twin")
+    assert zoo_train(*WHOLE, "testnet_static", "--run-dir", str(twin)) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
+    assert told == [
+        f"run 1 of 2: testnet_static in {second}, 1 epoch, 1 of them done",
+        f"run 2 of 2: testnet_static in {twin}, 1 epoch",
+    ]
+    assert [(folder / checkpoint.FILE).read_bytes() for folder in (first, second)] == before
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_a_recipe_that_was_stopped_goes_on_where_it_was(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    longer = (*WHOLE, "testnet_kw", "--threads", "1")
+    known = cpu.recipe("testnet_kw")
+    two = tuple(dataclasses.replace(each, phases=((16, 2),)) for each in known)
+    monkeypatch.setattr(cpu, "recipe", lambda model: two)
+    base = run_dir.parent / "testnet_static_cpu_1"
+    with monkeypatch.context() as patched:
+        stop_after_an_epoch(patched)
+        assert zoo_train(*longer) == 130
+    assert checkpoint.read_progress(base).epoch == 1
+    assert zoo_train(*longer) == 2
+    assert f"{base} already holds a run; add --resume to go on with it" in capsys.readouterr().err
+    assert zoo_train(*longer[:-1], "2", "--resume") == 2
+    assert f"the run in {base} has threads 1, not 2; resume with its own" in capsys.readouterr().err
+    assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
+    assert f"run 1 of 3: testnet_static in {base}, 2 epochs, 1 of them done" in capsys.readouterr().out
+    assert {checkpoint.read_progress(folder).recipe.threads for folder in (base, run_dir)} == {1, None}
+    assert checkpoint.read_progress(base).finished
+    assert checkpoint.read_progress(run_dir).finished
+    # Once the last run is there, those before are not needed.
+    (base / checkpoint.FILE).unlink()
+    assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
+    assert zoo_train(*WHOLE, "testnet_kw") == 2
+    assert f"{run_dir} already holds a run" in capsys.readouterr().err
+    assert not (base / checkpoint.FILE).exists()
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_the_command_line_reaches_the_runs_before_the_last(
+    zoo_train: Command, run_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("--held-out", "1", "--batch-size", "3", "--threads", "1", "--lr", "0.5", "--seed", "2")
+    assert zoo_train(*WHOLE, "testnet_kw", *words) == 0
+    folders = (run_dir.parent / "testnet_static_cpu_1", run_dir.parent / "testnet_static_cpu_2", run_dir)
+    found = [checkpoint.read_progress(folder).recipe for folder in folders]
+    assert [each.seed for each in found] == [20, 21, 22]
+    assert {(each.held_out, each.batch_size, each.threads) for each in found} == {(1, 3, 1)}
+    assert [each.lr for each in found] == [2e-3, 2e-3, 0.5]
+    # What is there is of another recipe than one that holds nothing out, whatever the number of threads.
+    capsys.readouterr()
+    anew = ("--run-dir", str(run_dir.with_name("anew")))
+    assert zoo_train(*WHOLE, "testnet_kw", *words[2:], *anew) == 2
+    said = capsys.readouterr().err
+    assert f"the run in {folders[0]} has held_out 1, not 0" in said
+    assert "choose a --run-dir in another folder" in said
+    assert zoo_train(*WHOLE, "testnet_kw", *words[:4], *words[6:], *anew) == 0
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_a_start_of_ones_own_leaves_the_last_run_of_a_recipe(zoo_train: Command, run_dir: Path) -> None:
+    assert zoo_train(*SHORT) == 0
+    own = run_dir.with_name("own")
+    start = ("--warm-start", str(run_dir / checkpoint.FILE), "--seed", "3", "--run-dir", str(own))
+    assert zoo_train(*WHOLE, "testnet_kw", *start) == 0
+    assert checkpoint.read_progress(own).recipe.seed == 3
+    assert {path.name for path in run_dir.parent.iterdir()} == {"run", "own"}
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_a_base_of_other_images_is_not_gone_on_from(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert zoo_train(*WHOLE, "testnet_static") == 0
+    known = train.load_cifar10
+    monkeypatch.setattr(
+        train, "load_cifar10", lambda *words: dataclasses.replace(known(*words), sha256="other")
+    )
+    assert zoo_train(*WHOLE, "testnet_kw", "--run-dir", str(run_dir.with_name("kw"))) == 2
+    assert "testnet_static_cpu_2 was started with other images" in capsys.readouterr().err
+    assert not run_dir.with_name("kw").exists()
 
 
 def test_a_tag_is_no_part_of_the_key(zoo_train: Command, weights: Path, run_dir: Path) -> None:
@@ -268,11 +385,12 @@ def test_a_run_is_not_overwritten(zoo_train: Command, capsys: pytest.CaptureFixt
 def test_resuming_with_other_settings(zoo_train: Command, capsys: pytest.CaptureFixture) -> None:
     assert zoo_train(*SHORT) == 0
     assert zoo_train(*SHORT, "--lr", "0.5", "--resume") == 2
-    assert "has lr 0.002, not 0.5; resume with its own settings" in capsys.readouterr().err
+    said = "has lr 0.002, not 0.5; resume with its own settings, or choose a --run-dir in another folder"
+    assert said in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0.5", "--resume") == 2
     assert "has upright 0.0, not 0.5; resume with its own settings" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--recipe", "gpu", "--resume") == 2
-    assert "a resumed run has a recipe of its own; leave --recipe out" in capsys.readouterr().err
+    assert "has lr 0.002, not 0.001; resume with its own settings" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0", "--resume") == 0
 
 

@@ -57,7 +57,8 @@ def train(
 
     Started through ``accelerate launch`` or ``torchrun``, every process takes its share of each batch; the
     batch size, and so the result up to rounding and batch statistics, does not depend on their number. MixUp
-    and CutMix, where a recipe has them, mix each share by itself.
+    and CutMix, where a recipe has them, mix each share by itself. After the last training they part with
+    :func:`zoo.training.processes.leave`.
 
     Args:
         recipe: what to run.
@@ -107,7 +108,7 @@ def train(
                 run.finish_epoch(record, save=number % save_every == 0 or run.progress.finished)
     finally:
         run.release()
-    run.accelerator.end_training()
+    run.accelerator.wait_for_everyone()  # what the first process wrote is there for all
     return run.progress
 
 
@@ -220,6 +221,8 @@ class _Run:
         if self.teacher is not None:
             self.teacher.release()
         share_context(self.model, 1)
+        if self.recipe.compile:
+            torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without
 
     def resume(self) -> None:
         """Load the checkpoint and forget what was logged after it."""

@@ -35,6 +35,11 @@ def on_cuda() -> bool:
     return torch.cuda.is_available() and not on_cpu()
 
 
+def leave() -> None:
+    """Part from the other processes, when all training is done."""
+    require("accelerate").PartialState().destroy_process_group()
+
+
 def check_joined(processes: int, device: torch.device) -> None:
     """Check that the processes a launcher started train together.
 

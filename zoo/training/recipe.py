@@ -10,6 +10,9 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.training.augment import Augmentation
 
+#: Settings of how a run is computed, not of what is learned: that is the same up to rounding.
+COMPUTED = frozenset({"amp", "lowering", "channels_last", "compile", "threads"})
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import _onnxruntime
-from export.benchmark import memory
+from export.benchmark import memory, render
 from export.benchmark.engine import Setting
 from export.benchmark.engines import ENGINES
 from export.benchmark.environment import FACTS, environment
@@ -115,6 +115,8 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
         assert result.top1 is None
         assert sum(result.lowerings.values()) == (0 if result.candidate.is_static else 2)
     assert run.environment["load_at_the_end"] is not None
+    assert run.environment["seconds"] > 0
+    assert f"The run took {run.environment['seconds']:.0f} s, exports included" in render.legend(run)
     assert run.settings["rounds"] == 5
     assert len([line for line in lines if "exported" in line]) == 2
     assert len([line for line in lines if "measured batch" in line]) == 2

@@ -69,21 +69,32 @@ def test_sizes_show_what_each_saves_and_costs(tmp_path):
         "model": "resnet10",
         "recipe": {"phases": [[16, 4], [32, 1]], "images_per_epoch": 5001, "batch_size": 50},
         "test_images": 2500,
-        "cpu": "a processor",
+        "environment": {
+            "date": "2026-11-30",
+            "cpu": "a processor",
+            "gpu": None,
+            "versions": {"zoo": "1", "openvino": None},
+            "commit": "abc",
+        },
         "command": "python docs/sizes.py",
         "rows": [
             {"family": "static", "sizes": {}, **cost},
-            {"family": "fgk", "sizes": {"embedding_dim": 2, "stages": [2, 3]}, **cost},
+            {"family": "fgk", "sizes": {"embedding_dim": 2, "stages": [2, 3]}, **cost}
+            | {"over_static": [-0.51, -1.2, 0.22]},
         ],
     }
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/sizes_resnet10.json").write_text(json.dumps(record))
     table, _, budget = comparisons.sizes(tmp_path).rpartition("\n\n")
     shown = ["4.90 M", "253 M", "1.00", "1.00", "41.2 %"]
-    assert rows(table) == [["static", "", *shown], ["fgk", "embedding_dim 2, stages 2 and 3", *shown]]
+    assert rows(table) == [
+        ["static", "", *shown, ""],
+        ["fgk", "embedding_dim 2, stages 2 and 3", *shown, "-0.5 [-1.2, +0.2]"],
+    ]
     assert budget == (
-        "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed, 2,500 test images (standard error at most "
-        "1.0 points); onnxruntime, one thread of a processor: `python docs/sizes.py`"
+        "resnet10, 20,000 at 16 px and 5,000 at 32 px, one seed; 2,500 test images, brackets are 95 % "
+        "intervals over them; tax: onnxruntime, one thread: `python docs/sizes.py`. Measured 2026-11-30, a "
+        "processor, zoo 1; commit abc."
     )
     other = {**record, "model": "another", "pretrained": True}
     (tmp_path / "docs/sizes_another.json").write_text(json.dumps(other))

@@ -74,3 +74,25 @@ def test_a_run_on_some_of_the_cores_does_not_count(tmp_path, make_run):
     table, sums = goals(tmp_path).split("\n\n")
     assert cells(table.splitlines()[-1])[-1].startswith("1.5")
     assert sums == "a CPU (AVX2), `whole.json`: met are 0 of 1 with 1 thread."
+
+
+def test_cores_at_a_distance_count_as_the_file_has_it_that_met_them_most(tmp_path, make_run):
+    """A run on near cores met far ones at one batch size, and an earlier run the other way round."""
+    (tmp_path / "benchmarks").mkdir()
+    near = {batch: Candidate("resnet18_kw", threads=2, batch=batch, cores="near") for batch in (1, 8)}
+    far = {batch: Candidate("resnet18_kw", threads=2, batch=batch, cores="far") for batch in (1, 8)}
+    for name, day, taxes in (
+        ("late", 2, {near[1]: 1.6, near[8]: 1.7, far[1]: 1.8}),
+        ("early", 1, {far[1]: 2.6, far[8]: 2.7, near[8]: 2.8}),
+    ):
+        run = make_run(taxes)
+        run.environment["date"] = f"2026-11-0{day}"
+        (tmp_path / f"benchmarks/{name}.json").write_text(run.to_json())
+    table, sums = goals(tmp_path).split("\n\n")
+    header, _, line = map(cells, table.splitlines())
+    ways = ["batch 1, 2 threads, cores near", "batch 8, 2 threads, cores near"]
+    ways += ["batch 1, 2 threads, cores far", "batch 8, 2 threads, cores far"]
+    assert header[3:] == ways
+    assert [cell[:3] for cell in line[3:]] == ["1.6", "1.7", "2.6", "2.7"]
+    assert "`early.json`" in sums
+    assert "`late.json`" in sums

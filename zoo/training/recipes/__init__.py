@@ -1,6 +1,8 @@
-"""Recipes that anyone can repeat: ``python -m zoo.train --recipe NAME --model MODEL``.
+"""Recipes that anyone can repeat with one command: ``python -m zoo.train --recipe NAME --model MODEL``.
 
-One file each, with a function ``recipe(model) -> Recipe``, which may refuse a model with a ZooError.
+One file each, with a function ``recipe(model)`` that returns the runs from nothing to the trained model, each
+of which goes on from the weights of the one before. Families that can hold their twin's kernels share its
+runs, and a run that is done is not trained again.
 """
 
 import importlib
@@ -15,11 +17,11 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def named(name: str, model: str) -> Recipe:
-    """Return a recipe for a model.
+def named(name: str, model: str) -> tuple[Recipe, ...]:
+    """Return the runs of a recipe in their order, the model's own at the end.
 
     Raises:
-        ZooError: there is no such recipe, or it is not for this model.
+        ZooError: there is no such recipe.
     """
     if name not in names():
         raise ZooError(
