@@ -5,6 +5,7 @@ python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 
 Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is
 held against that seed by seed. How far its kernels move from one image to another says how dynamic it became.
+Runs of it with frozen parameters (``--freeze``) are a model of their own.
 
 Writes NAME.json; docs/results.md shows seeds.json and trained_on.json. Needs ``pip install -e '.[train]'``.
 """
@@ -28,7 +29,7 @@ from zoo.training.data import Split
 from zoo.training.evaluate import Evaluation
 
 #: What two runs may differ in.
-FREE = ("model", "seed", "warm_start")
+FREE = ("model", "seed", "warm_start", "freeze")
 #: Test images between which kernels move, from the first.
 COMPARED = 64
 
@@ -39,18 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser("seeds", __doc__)
     made.add_argument("--name", default="seeds", help="of what is written, without .json (default: seeds)")
     options = made.parse_args(words)
-    answers: dict[tuple[str, int], Answers] = {}
+    answers: dict[tuple[str, tuple[str, ...], int], Answers] = {}
 
     def row(progress: Progress, model: nn.Module, test: Split, found: Evaluation) -> dict[str, Any]:
         kept: dict[str, Any] = {name: found.figures()[name] for name in ("top1", "top1_augmented")}
         if layers := layers_of(model):
             kept["moves"] = moves_between(model.eval(), layers, test.images[:COMPARED])
-        name, seed = progress.recipe.model, progress.recipe.seed
-        answers[name, seed] = found.answers()
-        twin = twin_of(name), seed
+        name, frozen, seed = progress.recipe.model, progress.recipe.freeze, progress.recipe.seed
+        mine = answers[name, frozen, seed] = found.answers()
+        twin = twin_of(name), (), seed
         if twin in answers and twin[0] != name:
-            kept["gain"], kept["gain_augmented"] = paired_gains(answers[name, seed], answers[twin])
-        return {"model": name, "seed": seed, **kept}
+            kept["gain"], kept["gain_augmented"] = paired_gains(mine, answers[twin])
+        return {"model": name, "frozen": list(frozen), "seed": seed, **kept}
 
     compare("seeds", words, options, check_alike, row, _start, options.name)
     return 0
@@ -71,10 +72,10 @@ def check_alike(runs: Mapping[Path, Progress]) -> None:
     check_settings(runs, FREE, "seed and model")
     if len({_start(progress)["from_weights"] for progress in runs.values()}) > 1:
         raise ZooError("some of these runs start from weights and some from none; compare such as do alike.")
-    models: dict[str, dict[Path, Progress]] = {}
+    models: dict[tuple[str, tuple[str, ...]], dict[Path, Progress]] = {}
     for run, progress in runs.items():
-        models.setdefault(progress.recipe.model, {})[run] = progress
-    for model, its in models.items():
+        models.setdefault((progress.recipe.model, progress.recipe.freeze), {})[run] = progress
+    for (model, _), its in models.items():
         check_start(its)
         if len(runs) < 2 or len({progress.recipe.seed for progress in its.values()}) < len(its):
             raise ZooError(f"give two runs or more, those of {model} each with a seed of its own.")

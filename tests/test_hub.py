@@ -42,6 +42,14 @@ def test_a_saved_model_is_loaded_by_timm(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(read_manifest()))
+def test_the_card_names_the_recipe_that_the_weights_are_from(name):
+    """Those of mobilenetv3_small_100 are: another such could be made by one command."""
+    made = hub.card(name)["details"].get("To make another like it")
+    ours = f"`python -m zoo.train --recipe cpu --model {name}`"
+    assert made == (ours if name.startswith("mobilenetv3_small_100") else None)
+
+
+@pytest.mark.parametrize("name", sorted(read_manifest()))
 def test_the_card_has_the_manifests_figures(name, capsys):
     assert run(hub.main, ["card", name]) == 0
     text = capsys.readouterr().out

@@ -30,6 +30,7 @@ RUNS = {
     "elsewhere": (replace(RECIPE, seed=2), "b"),
     "kw": (KW, "b"),
     "kw other": (replace(KW, seed=1), "b"),
+    "kw frozen": (replace(KW, freeze=("*.vectors",)), "b"),
     "anew": (KW, None),
     "anew other": (replace(KW, seed=1), None),
 }
@@ -83,6 +84,13 @@ def test_models_with_a_run_each_are_held_against_the_twin_image_by_image(compare
     assert "gain" not in static
     for gain, figure in (("gain", "top1"), ("gain_augmented", "top1_augmented")):
         assert kw[gain][0] == pytest.approx(kw[figure] - static[figure], abs=0.02)
+
+
+def test_runs_with_frozen_parameters_are_told_apart(compare: Compare) -> None:
+    static, kw, frozen = compare("one", "kw", "kw frozen")["rows"]
+    assert [row["frozen"] for row in (static, kw, frozen)] == [[], [], ["*.vectors"]]
+    for row in (kw, frozen):
+        assert row["gain"][0] == pytest.approx(row["top1"] - static["top1"], abs=0.02)
 
 
 def test_the_file_has_the_name_that_is_asked_for(compare: Compare, tmp_path: Path) -> None:

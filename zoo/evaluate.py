@@ -3,6 +3,9 @@
 python -m zoo.evaluate --model resnet18_kw
 python -m zoo.evaluate --model "resnet18_*" --curves 2000
 python -m zoo.evaluate --model resnet18_kw --checkpoint runs/resnet18_kw/checkpoint.safetensors
+
+Top-1 of clean and of warped images and the calibration error; with ``--curves`` also top-1 and how many
+predictions are kept, step by step, when the first so many images are turned, zoomed or sheared.
 """
 
 import argparse

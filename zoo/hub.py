@@ -25,8 +25,10 @@ from zoo.errors import ZooError
 from zoo.layers import FAMILIES, STATIC
 from zoo.models import check_name, create_model
 from zoo.pretrained import images_seen, lineage, read_manifest, trained_on
+from zoo.training import recipes
 from zoo.training.invariance import curve_mean
 from zoo.training.invariance import read as read_evaluation
+from zoo.training.recipe import Recipe
 
 _USAGE = """\
 Install the dynamic-kernel zoo (`pip install .` in a checkout). To load from the Hub, write
@@ -158,7 +160,7 @@ def card(name: str) -> dict[str, Any]:
             **against,
             "Images seen in training": f"{seen:,}, {entry['images_seen']:,} of them by the last run",
             "Trained on": trained_on(entry),
-            "Made by": f"`{entry['command']}`",
+            **_made_by(name, entry),
             "Caveat": (
                 f"trained once, {runs} seed {entry['seed']}, on {trained_on(entry)}, {seen:,} images in all; "
                 "how to train was chosen while watching the accuracy on these same test images"
@@ -166,6 +168,28 @@ def card(name: str) -> dict[str, Any]:
         },
         "usage": _USAGE.replace("NAME", name),
     }
+
+
+def _made_by(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the command of the last run, and the recipe that makes another, where there is one."""
+    behind = [_learned(run) for run in reversed(lineage(entry))]
+    alike = [
+        recipe
+        for recipe in recipes.names()
+        if [run.learned() for run in recipes.named(recipe, name)] == behind
+    ]
+    made = {"Made by": f"`{entry['command']}`" + ", the last run" * (len(behind) > 1)}
+    if alike:
+        made["To make another like it"] = f"`python -m zoo.train --recipe {alike[0]} --model {name}`"
+    return made
+
+
+def _learned(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what decided what a run of an entry learned; None where this version cannot tell."""
+    try:
+        return Recipe.from_dict(run["recipe"]).learned()
+    except (KeyError, ZooError):
+        return None
 
 
 def _followed(found: Mapping[str, Any]) -> dict[str, str]:

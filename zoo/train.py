@@ -22,11 +22,10 @@ from zoo import cli
 from zoo.errors import ZooError
 from zoo.evaluate import DRAWS
 from zoo.pretrained import lineage, manifest_entry
-from zoo.training import checkpoint, memory, optimizer, recipes
+from zoo.training import checkpoint, loop, memory, optimizer, recipes
 from zoo.training.augment import Augmentation
 from zoo.training.chain import Run, check_same, plan
 from zoo.training.data import Split, load_cifar10
-from zoo.training.loop import train
 from zoo.training.processes import first_process_first, is_first_process, launched, leave
 from zoo.training.publish import check_folder, comparable, device, facts, finished_run, publish
 from zoo.training.recipe import COMPUTED, Recipe, parse_phases
@@ -34,8 +33,8 @@ from zoo.training.recipe import COMPUTED, Recipe, parse_phases
 #: What all runs of a recipe have of the command line; the rest is for the last one.
 _COMMON = {"held_out", "images_per_epoch", "batch_size", *COMPUTED}
 
-#: How far apart the seeds of the command line lie for a recipe, whose runs have one each.
-_SEEDS = 10
+#: How far apart two seeds of the command line lie for a recipe by name, whose runs have one each.
+_SEED_STRIDE = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,12 +100,14 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
         if test is not None and options.publish and not options.replace:  # before hours of training
             comparable(wanted.model, test)
         data = load_cifar10("train", options.data)
+    if runs[0].progress is not None:
+        checkpoint.check_data(runs[0].folder, data.sha256)
+    if len(runs) > 1:  # what is wrong with the last is better said before hours of training
+        _check_teacher(wanted, data)
+        loop.check(wanted, zoo.create_model(wanted.model))
     for run in runs:
-        if run.epochs is not None:
-            checkpoint.check_data(run.folder, data.sha256)
-    for number, run in enumerate(runs, 1):
-        if len(runs) > 1:
-            _note(f"run {number} of {len(runs)}: {run}")
+        if options.recipe:
+            _note(str(run))
         if run is runs[-1] or not run.finished:
             _train_run(run, data, test if tested else None, options, command)
     leave()
@@ -114,22 +115,28 @@ def _train(options: argparse.Namespace, run_dir: Path, command: str) -> None:
 
 def _train_run(run: Run, data: Split, test: Split | None, options: argparse.Namespace, command: str) -> None:
     """Train a run to its end; what it starts from is there by now."""
-    recipe, folder, resume = run.recipe, run.folder, run.epochs is not None
+    recipe, folder, resume = run.recipe, run.folder, run.progress is not None
+    if not resume and (folder / checkpoint.FILE).exists():
+        raise ZooError(
+            f"another training has begun in {folder} meanwhile; wait until it is done, then add --resume."
+        )
     torch.manual_seed(recipe.seed)
     model = zoo.create_model(recipe.model)
     if resume:
         # It keeps the facts that it was started with; the file of its warm start may be gone.
-        known: dict[str, Any] = _moved(folder, recipe)
+        assert run.progress is not None
+        known: dict[str, Any] = _moved(run.progress)
     else:
         if recipe.warm_start:
             _warm_start(model, recipe.warm_start)
         known = facts(data, options.data_note, command, recipe)
-        _check_start(recipe, known)
+        _check_teacher(recipe, data)
+        _check_start(recipe, data, lineage(known["started_from"]))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"cannot make {folder}: {error.strerror}; choose another --run-dir.") from None
-    train(
+    loop.train(
         recipe,
         model,
         data,
@@ -142,30 +149,20 @@ def _train_run(run: Run, data: Split, test: Split | None, options: argparse.Name
     )
 
 
-def _check_start(recipe: Recipe, known: dict[str, Any]) -> None:
-    """Say what is wrong with going on from the runs behind a warm start, and with their like as a teacher.
+def _check_teacher(recipe: Recipe, data: Split) -> None:
+    """Check what a teacher, where there is one, has learned from against what the run holds out."""
+    if recipe.teacher:
+        _check_spared(f"the teacher {recipe.teacher}", lineage(manifest_entry(recipe.teacher)), recipe, data)
 
-    Args:
-        recipe: of the run that goes on.
-        known: the facts that it is started with.
+
+def _check_start(recipe: Recipe, data: Split, before: Sequence[Mapping[str, Any]]) -> None:
+    """Say what is wrong with going on from the runs ``before``, those behind a warm start.
 
     Raises:
         ZooError: they learned from images that this run holds out.
     """
-    start = f"the weights in {recipe.warm_start}"
-    sources = {start: lineage(known["started_from"])}
-    if recipe.teacher:
-        sources[f"the teacher {recipe.teacher}"] = lineage(manifest_entry(recipe.teacher))
-    for source, runs in sources.items() if recipe.held_out else ():
-        for run in runs:
-            if not run["images_seen"]:
-                _note(f"whether {source} learned from the images to hold out is not known")
-            elif not _spared(run, recipe, known):
-                raise ZooError(
-                    f"{source} may have learned from some of the {recipe.held_out} images to hold out; take "
-                    f"what had --held-out {recipe.held_out} and these --data all along, or leave it out."
-                )
-    used = {run.get("recipe", {}).get("seed") for run in sources[start]}
+    _check_spared(f"the weights in {recipe.warm_start}", before, recipe, data)
+    used = {run.get("recipe", {}).get("seed") for run in before}
     if recipe.seed in used:
         unused = min(set(range(len(used) + 1)) - used)
         _note(
@@ -179,16 +176,35 @@ def _note(text: str) -> None:
         print(text, flush=True)
 
 
-def _spared(run: Mapping[str, Any], recipe: Recipe, known: dict[str, Any]) -> bool:
+def _check_spared(source: str, runs: Sequence[Mapping[str, Any]], recipe: Recipe, data: Split) -> None:
+    """Raise a :class:`ZooError` if runs learned from images that a recipe holds out.
+
+    Args:
+        source: what they made, in words.
+        runs: as :func:`zoo.pretrained.lineage` returns them.
+        recipe: with the images to hold out.
+        data: that these are among.
+    """
+    for run in runs if recipe.held_out else ():
+        if not run["images_seen"]:
+            _note(f"whether {source} learned from the images to hold out is not known")
+        elif not _spared(run, recipe, data):
+            raise ZooError(
+                f"{source} may have learned from some of the {recipe.held_out} images to hold out; take "
+                f"what had --held-out {recipe.held_out} and these --data all along, or leave it out."
+            )
+
+
+def _spared(run: Mapping[str, Any], recipe: Recipe, data: Split) -> bool:
     """Tell whether a run held out what a recipe does: the last images of the same files."""
-    same = (run.get("data") or {}).get("sha256") == known["data"]["sha256"]
+    same = (run.get("data") or {}).get("sha256") == data.sha256
     return same and run.get("recipe", {}).get("held_out", 0) >= recipe.held_out
 
 
-def _moved(run_dir: Path, recipe: Recipe) -> dict[str, str]:
+def _moved(progress: checkpoint.Progress) -> dict[str, str]:
     """Return what a run computed on so far, and the device it goes on with."""
-    before = checkpoint.read_progress(run_dir).facts.get("device", "unrecorded")
-    now = device(recipe.threads)
+    before = progress.facts.get("device", "unrecorded")
+    now = device(progress.recipe.threads)
     return {"device": before if before.split(", then ")[-1] == now else f"{before}, then {now}"}
 
 
@@ -201,7 +217,7 @@ def _runs(options: argparse.Namespace, run_dir: Path) -> list[Run]:
     if options.resume and not options.recipe:
         progress = checkpoint.read_progress(run_dir)
         check_same(run_dir, progress.recipe, _changed(progress.recipe, options))
-        return [Run(progress.recipe, run_dir, progress.epoch)]
+        return [Run(progress.recipe, run_dir, progress)]
     if options.model is None:
         raise ZooError("give the --model to train.")
     return plan(options.recipe, _recipes(options), run_dir, options.resume, _given(Recipe, options).keys())
@@ -210,7 +226,8 @@ def _runs(options: argparse.Namespace, run_dir: Path) -> list[Run]:
 def _recipes(options: argparse.Namespace) -> list[Recipe]:
     """Return the recipes of the runs, the last with all that the command line sets.
 
-    The others have what it says of the images that there are, and of how to compute.
+    Those before have of it what :data:`_COMMON` names and a seed of their own. A start of the user's takes
+    their place.
     """
     if options.recipe is None:
         return [_changed(Recipe(options.model), options)]
@@ -222,14 +239,16 @@ def _recipes(options: argparse.Namespace) -> list[Recipe]:
     changed = [*(replace(recipe, **common) for recipe in before), _changed(own, options)]
     if options.seed is None:
         return changed
-    drawn = zip(changed, (*before, own), strict=True)
-    return [replace(recipe, seed=_SEEDS * options.seed + known.seed) for recipe, known in drawn]
+    seeds = [_SEED_STRIDE * options.seed + recipe.seed for recipe in (*before, own)]
+    return [replace(recipe, seed=seed) for recipe, seed in zip(changed, seeds, strict=True)]
 
 
 def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     """Return a recipe with what the command line sets."""
     augmentation = replace(recipe.augmentation, **_given(Augmentation, options))
     given = _given(Recipe, options)
+    if "freeze" in given:
+        given["freeze"] = tuple(given["freeze"])
     for name in ("distillation", "attention"):
         if name in given and given.get("teacher", recipe.teacher) is None:
             raise ZooError(f"--{name} says how to learn from a teacher; add a --teacher, or leave it out.")
@@ -246,7 +265,7 @@ def _warm_start(model: nn.Module, path: str) -> None:
     summary = f", largest relative error of the kernels {max(held):.2g}" if held else ""
     if fresh := len(errors) - len(held):
         summary += f", {fresh} of them with kernels that start at random"
-    print(f"warm start from {path}: {len(errors)} dynamic layers{summary}", flush=True)
+    _note(f"warm start from {path}: {len(errors)} dynamic layers{summary}")
 
 
 def _given(kind: type[Recipe | Augmentation], options: argparse.Namespace) -> dict[str, Any]:
@@ -301,7 +320,8 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group(
         "recipe",
         "Defaults are those of zoo.training.recipe.Recipe. Of a recipe by name they change the last run; "
-        f"{', '.join('--' + name.replace('_', '-') for name in sorted(_COMMON))} change all of its runs.",
+        f"{', '.join('--' + name.replace('_', '-') for name in sorted({*_COMMON, 'seed'}))} change all of "
+        "its runs. Give them again with --resume.",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, metavar="N", help="epochs at 32x32 pixels")
@@ -342,14 +362,20 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seed",
         type=int,
-        help=f"of the initial weights, the order of the images and their warps; the runs of a recipe have "
-        f"{_SEEDS} N, {_SEEDS} N + 1, ...",
+        help="of the initial weights, the order of the images and their warps; with --recipe and no "
+        f"--warm-start added, {_SEED_STRIDE} times over, to those that its runs have",
     )
     add("--amp", choices=["bf16", "no"])
     add(
         "--warm-start",
         metavar="FILE",
         help="safetensors file or checkpoint of the static twin, or of the model itself",
+    )
+    add(
+        "--freeze",
+        nargs="+",
+        metavar="PATTERN",
+        help="names of parameters that stay as they start, such as '*.vectors'",
     )
     add("--teacher", metavar="NAME", help="pretrained model to learn from as well")
     add("--distillation", type=float, metavar="SHARE", help="weight of the teacher's opinion, 0 to 1")

@@ -96,8 +96,8 @@ def legend(run: Run) -> str:
         f"Load average {env['load']} at the start and {env.get('load_at_the_end')} at the end; "
         f"commit {env['commit'] or 'unknown'}.",
     ]
-    if "seconds" in env:
-        lines.append(f"The run took {env['seconds']:.0f} s, exports included.")
+    if "wall_seconds" in env:
+        lines.append(f"The run took {env['wall_seconds']:.0f} s, exports included.")
     if any(result.memory_bytes for result in run.results):
         lines.insert(2, "memory: what a process's peak rises by while it loads and runs the artifact.")
     if counts := {len(result.rounds_ns) for result in run.results}:

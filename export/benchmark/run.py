@@ -125,7 +125,7 @@ class Benchmark:
         ]
         facts |= {
             "load_at_the_end": environment.load_average(),
-            "seconds": round(time.monotonic() - began, 1),
+            "wall_seconds": round(time.monotonic() - began, 1),
         }
         settings = {**vars(self.budget), "cuda_graphs": self.workshop.cuda_graphs}
         return Run(tuple(measured), facts, settings, tuple(dict.fromkeys(self.notes)))

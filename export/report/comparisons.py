@@ -55,10 +55,12 @@ def sizes(root: Path) -> str:
     names = sorted(path.stem for path in (root / "docs").glob("sizes_*.json"))
     if not names:
         raise ZooError(f"there is no {root / 'docs'}/sizes_*.json; python docs/sizes.py makes one.")
-    return "\n\n".join(_sizes(_record(root, name)) for name in names)
+    return "\n\n".join(_sizes(_record(root, name), name) for name in names)
 
 
-def _sizes(record: Mapping[str, Any]) -> str:
+def _sizes(record: Mapping[str, Any], name: str) -> str:
+    if "environment" not in record:
+        raise ZooError(f"docs/{name}.json does not say where it was measured; docs/sizes.py makes it anew.")
     how = record["recipe"]
     batches = list(record["rows"][0]["tax"])
     header = [
@@ -122,21 +124,22 @@ def seeds(root: Path, name: str = "seeds") -> str:
         name: of the file that it wrote.
     """
     record = _record(root, name)
-    models: dict[str, list[dict[str, Any]]] = {}
+    models: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = {}
     for row in record["rows"]:
-        models.setdefault(row["model"], []).append(row)
+        models.setdefault((row["model"], tuple(row.get("frozen", ()))), []).append(row)
     lines = []
     several = any(len(rows) > 1 for rows in models.values())
     moves = any("moves" in row for row in record["rows"])  # early files do not have them
-    for model, rows in models.items():
-        cells = [f"`{model}`", str(len(rows))]
+    for (model, frozen), rows in models.items():
+        kept = f", {' and '.join(f'`{each}`' for each in frozen)} frozen" if frozen else ""
+        cells = [f"`{model}`{kept}", str(len(rows))]
         for figure in FIGURES.values():
             found = [row[figure] for row in rows]
             spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
             cells.append(f"{mean(found):.2f}{spread} %")
             if several:
                 cells.append(f"{min(found):.2f} to {max(found):.2f} %")
-            cells.append(_seed_by_seed(rows, models.get(twin_of(model), []), figure))
+            cells.append(_seed_by_seed(rows, models.get((twin_of(model), ()), []), figure))
         lines.append([*cells, *([_furthest(rows)] if moves else [])])
     header = ["model", "runs"]
     for images in FIGURES:

@@ -33,9 +33,9 @@ def goals(root: Path) -> str:
     """Return what was reached of :data:`GOALS`: a table for each machine, a row a model and runtime.
 
     A goal is met where all of the tax's interval is within it. What a machine measured twice counts once, as
-    the file with the most goals on so many threads has it, the latest of those; rows of cores at another
-    distance are others, and a file that met that distance now and then has few of them. Runs held to a part
-    of their machine's cores do not count: others had the rest.
+    the file with the most goals of so many threads and cores so far apart has it, the latest of those: a file
+    has few rows of a distance that it met now and then. Runs held to a part of their machine's cores do not
+    count: others had the rest.
     """
     machines: dict[str, dict[Candidate, _Entry]] = {}
     for path in benchmarks.on_whole_machines(root):

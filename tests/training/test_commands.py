@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,8 +216,8 @@ def test_one_command_trains_all_that_a_recipe_has(
     assert zoo_train(*WHOLE, "testnet_static", "--run-dir", str(twin)) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
     assert told == [
-        f"run 1 of 2: testnet_static in {second}, 1 epoch, 1 of them done",
-        f"run 2 of 2: testnet_static in {twin}, 1 epoch",
+        f"run 2 of 3: testnet_static in {second}, 1 epoch, 1 of them done",
+        f"run 3 of 3: testnet_static in {twin}, 1 epoch",
     ]
     assert [(folder / checkpoint.FILE).read_bytes() for folder in (first, second)] == before
 
@@ -237,18 +238,81 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was(
     assert zoo_train(*longer) == 2
     assert f"{base} already holds a run; add --resume to go on with it" in capsys.readouterr().err
     assert zoo_train(*longer[:-1], "2", "--resume") == 2
-    assert f"the run in {base} has threads 1, not 2; resume with its own" in capsys.readouterr().err
+    assert f"the run in {base} has threads 1, not 2; go on with its own" in capsys.readouterr().err
     assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
     assert f"run 1 of 3: testnet_static in {base}, 2 epochs, 1 of them done" in capsys.readouterr().out
-    assert {checkpoint.read_progress(folder).recipe.threads for folder in (base, run_dir)} == {1, None}
+    assert {checkpoint.read_progress(folder).recipe.threads for folder in (base, run_dir)} == {1}
     assert checkpoint.read_progress(base).finished
     assert checkpoint.read_progress(run_dir).finished
-    # Once the last run is there, those before are not needed.
-    (base / checkpoint.FILE).unlink()
+    # Once the last run is there, those before are not needed, whatever lies there.
+    (base / checkpoint.FILE).write_bytes(b"damaged")
     assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
     assert zoo_train(*WHOLE, "testnet_kw") == 2
     assert f"{run_dir} already holds a run" in capsys.readouterr().err
-    assert not (base / checkpoint.FILE).exists()
+    assert (base / checkpoint.FILE).read_bytes() == b"damaged"
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_runs_that_follow_compute_as_the_one_that_was_stopped(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_after_an_epoch(patched)
+        known = cpu.recipe("testnet_kw")
+        two = tuple(dataclasses.replace(each, phases=((16, 2),)) for each in known)
+        monkeypatch.setattr(cpu, "recipe", lambda model: two)
+        assert zoo_train(*WHOLE, "testnet_kw", "--amp", "bf16", "--threads", "1") == 130
+    assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
+    last = checkpoint.read_progress(run_dir).recipe
+    assert (last.amp, last.threads) == ("bf16", 1)
+
+
+@pytest.mark.usefixtures("short_recipe")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lowering", "scaled"), "has no lowering 'scaled'"),
+        (("--teacher", "testnet_static", "--held-out", "1"), "the teacher testnet_static may have learned"),
+    ],
+)
+def test_what_the_last_run_cannot_have_is_said_before_the_first(
+    zoo_train: Command,
+    run_dir: Path,
+    weights: Path,
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert zoo_train(*SHORT, "--publish", "--run-dir", str(run_dir.parents[1] / "other")) == 0
+    assert zoo_train(*WHOLE, "testnet_dpk", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(run_dir.parent.glob("testnet_static_cpu_*"))
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_a_run_is_not_put_where_another_of_its_recipe_lies(
+    zoo_train: Command, run_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    taken = run_dir.with_name("testnet_static_cpu_2")
+    assert zoo_train(*WHOLE, "testnet_kw", "--run-dir", str(taken)) == 2
+    assert f"{taken} is where the recipe cpu has another of its runs" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("short_recipe")
+def test_two_trainings_do_not_write_over_each_other(
+    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    known, second = loop.train, run_dir.parent / "testnet_static_cpu_2"
+
+    def beside(*words: Any, **options: Any) -> Any:
+        second.mkdir(exist_ok=True)
+        (second / checkpoint.FILE).write_bytes(b"of another process")
+        return known(*words, **options)
+
+    monkeypatch.setattr(loop, "train", beside)
+    assert zoo_train(*WHOLE, "testnet_kw") == 2
+    assert f"another training has begun in {second} meanwhile" in capsys.readouterr().err
+    assert (second / checkpoint.FILE).read_bytes() == b"of another process"
 
 
 @pytest.mark.usefixtures("short_recipe")
@@ -267,7 +331,7 @@ def test_the_command_line_reaches_the_runs_before_the_last(
     anew = ("--run-dir", str(run_dir.with_name("anew")))
     assert zoo_train(*WHOLE, "testnet_kw", *words[2:], *anew) == 2
     said = capsys.readouterr().err
-    assert f"the run in {folders[0]} has held_out 1, not 0" in said
+    assert f"the run in {folders[1]} has held_out 1, not 0" in said
     assert "choose a --run-dir in another folder" in said
     assert zoo_train(*WHOLE, "testnet_kw", *words[:4], *words[6:], *anew) == 0
 
@@ -385,12 +449,12 @@ def test_a_run_is_not_overwritten(zoo_train: Command, capsys: pytest.CaptureFixt
 def test_resuming_with_other_settings(zoo_train: Command, capsys: pytest.CaptureFixture) -> None:
     assert zoo_train(*SHORT) == 0
     assert zoo_train(*SHORT, "--lr", "0.5", "--resume") == 2
-    said = "has lr 0.002, not 0.5; resume with its own settings, or choose a --run-dir in another folder"
+    said = "has lr 0.002, not 0.5; go on with its own settings, or choose another --run-dir."
     assert said in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0.5", "--resume") == 2
-    assert "has upright 0.0, not 0.5; resume with its own settings" in capsys.readouterr().err
+    assert "has upright 0.0, not 0.5; go on with its own settings" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--recipe", "gpu", "--resume") == 2
-    assert "has lr 0.002, not 0.001; resume with its own settings" in capsys.readouterr().err
+    assert "has lr 0.002, not 0.001; go on with its own settings" in capsys.readouterr().err
     assert zoo_train(*SHORT, "--upright", "0", "--resume") == 0
 
 

@@ -85,6 +85,26 @@ def test_a_trained_model_computes_in_its_own_precision(recipe: Recipe, split: Sp
     assert {layer.shared_images for layer in zoo.layers.dynamic_layers(model)} == {1}
 
 
+def test_frozen_parameters_stay_and_can_learn_again(recipe: Recipe, split: Split, tmp_path: Path) -> None:
+    """With its vectors at 0 kw has the same kernels for all images, as a static network does."""
+    torch.manual_seed(0)
+    model = zoo.dynamize(zoo.create_model("testnet_static"), "kw")
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    how = dataclasses.replace(recipe, model="testnet_kw", freeze=("*.vectors", "fc.bias"))
+    train(how, model, split, tmp_path)
+    same = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    vectors = {name for name in before if name.endswith(".vectors")}
+    # What reduces the context reaches the image through the vectors alone: its gradient is 0.
+    reduced = {name for name in before if ".reduce." in name}
+    assert vectors
+    assert vectors | {"fc.bias"} <= same <= vectors | {"fc.bias"} | reduced
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    kept = checkpoint.read_ema(tmp_path)
+    assert all(not kept[name].any() for name in vectors)
+    with pytest.raises(ZooError, match=r"no parameter is called 'vectors'; freeze those of the model"):
+        loop.check(dataclasses.replace(how, freeze=("vectors",)), model)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device here")
 @pytest.mark.parametrize("model", ["testnet_static", "testnet_kw", "testnet_dpk"])

@@ -15,6 +15,7 @@ def test_round_trip_through_json() -> None:
         images_per_epoch=1000,
         clip_grad=None,
         warm_start="static.safetensors",
+        freeze=("*.vectors",),
         augmentation=Augmentation(vflip=False, scale=(0.9, 1.1)),
     )
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe

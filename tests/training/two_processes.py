@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from zoo.layers import DotProductConv2d, KernelWeightedConv2d
+from zoo.training.checkpoint import read_progress
 from zoo.training.data import Split
 from zoo.training.loop import train
 from zoo.training.processes import first_process_first, is_first_process, leave
@@ -38,6 +39,7 @@ def main() -> None:
     data = Split(images.to(torch.uint8), labels, tuple("abcdefghij"), "shades", "")
     recipe = Recipe("none", phases=((16, 4),), batch_size=16, threads=1, clip_grad=0.5, lr=0.01)
     train(recipe, model, data, run_dir)
+    assert read_progress(run_dir).finished, "what the first process wrote is there for the others"
     (run_dir / "again").mkdir(exist_ok=True)
     train(recipe, model, data, run_dir / "again")
     leave()

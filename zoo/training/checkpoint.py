@@ -112,7 +112,7 @@ def check_data(run: Path, sha256: str) -> None:
     if known.get("sha256", sha256) != sha256:
         raise ZooError(
             f"the run in {run} was started with other images ({known.get('source')}); "
-            "resume with the same --data, or choose another --run-dir."
+            "go on with the same --data, or choose a --run-dir in another folder."
         )
 
 

@@ -214,10 +214,11 @@ def place(model: nn.Module) -> nn.Module:
 
 def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Lay out names and their figures as text, one model a line."""
-    lines = [["model", "clean %", "augmented %"]]
+    lines = [["model", "clean %", "augmented %", "calibration error %"]]
     for name, found in rows:
         spread = f" +- {found['top1_augmented_std']:.2f}" if "top1_augmented_std" in found else ""
-        lines.append([name, f"{found['top1']:.2f}", f"{found['top1_augmented']:.2f}{spread}"])
+        sure = f"{found['calibration_error']:.1f}" if "calibration_error" in found else ""
+        lines.append([name, f"{found['top1']:.2f}", f"{found['top1_augmented']:.2f}{spread}", sure])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines

@@ -85,7 +85,10 @@ def draw(run_dir: Path) -> None:
 
 
 def peak_memory_mb() -> int | None:
-    """Return the largest memory held so far, on the GPU or else by the process, in MiB; None: unknown."""
+    """Return the largest memory held so far, on the GPU or else by the process, in MiB; None: unknown.
+
+    A process that trains several runs counts those before, too.
+    """
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20)
     if _STATUS.exists():  # not getrusage: that starts at what the parent held when it made this process

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def train(
 
     Started through ``accelerate launch`` or ``torchrun``, every process takes its share of each batch; the
     batch size, and so the result up to rounding and batch statistics, does not depend on their number. MixUp
-    and CutMix, where a recipe has them, mix each share by itself. After the last training they part with
+    and CutMix, where a recipe has them, mix each share by itself. The caller then has them part with
     :func:`zoo.training.processes.leave`.
 
     Args:
@@ -110,6 +111,48 @@ def train(
         run.release()
     run.accelerator.wait_for_everyone()  # what the first process wrote is there for all
     return run.progress
+
+
+def check(recipe: Recipe, model: nn.Module) -> None:
+    """Raise a :class:`ZooError` for what a recipe wants of a model and cannot have; it is set up meanwhile.
+
+    Training does so itself; this is for before what takes long.
+    """
+    set_training_lowering(model, recipe.lowering)
+    _check_compiles(recipe, model)
+    for parameter in _freeze(model, recipe.freeze):
+        parameter.requires_grad_(True)
+    if recipe.teacher is not None:
+        Teacher(create_model(recipe.teacher, pretrained=True), model).release()
+
+
+def _freeze(model: nn.Module, patterns: Iterable[str]) -> list[nn.Parameter]:
+    """Have parameters stay as they are, and return those that could have learned.
+
+    Args:
+        model: whose.
+        patterns: of their names.
+
+    Raises:
+        ZooError: a pattern is of no parameter.
+    """
+    found: dict[str, nn.Parameter] = {}
+    for pattern in patterns:
+        named = {name: each for name, each in model.named_parameters() if fnmatchcase(name, pattern)}
+        if not named:
+            raise ZooError(f"no parameter is called {pattern!r}; freeze those of the model by their names.")
+        found |= {name: each for name, each in named.items() if each.requires_grad}
+    for parameter in found.values():
+        parameter.requires_grad_(False)
+    return list(found.values())
+
+
+def _check_compiles(recipe: Recipe, model: nn.Module) -> None:
+    if recipe.compile and recipe.anneal and any(map(anneals, dynamic_layers(model))):
+        raise ZooError(
+            f"{recipe.model} anneals, and torch.compile would compile it anew at every update; "
+            "train without --compile, or with --anneal 0."
+        )
 
 
 def set_training_lowering(model: nn.Module, name: str) -> None:
@@ -184,13 +227,10 @@ class _Run:
         self.images, self.labels = data.images.to(device), data.labels.to(device)
         self.mix = make_mix(recipe, len(data.classes))
         set_training_lowering(model, recipe.lowering)
-        if recipe.compile and recipe.anneal and any(map(anneals, dynamic_layers(model))):
-            raise ZooError(
-                f"{recipe.model} anneals, and torch.compile would compile it anew at every update; "
-                "train without --compile, or with --anneal 0."
-            )
+        _check_compiles(recipe, model)
         self.memory_format = memory_format(recipe.channels_last, model, device)
         self.model = model.to(device).to(memory_format=self.memory_format)
+        self.frozen = _freeze(self.model, recipe.freeze)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = make_optimizer(recipe, self.model)
         total = self.updates * len(recipe.sizes)
@@ -221,6 +261,8 @@ class _Run:
         if self.teacher is not None:
             self.teacher.release()
         share_context(self.model, 1)
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
         if self.recipe.compile:
             torch._dynamo.reset()  # it keeps a few compilations of a forward, and runs further models without
 

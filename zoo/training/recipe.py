@@ -44,6 +44,7 @@ class Recipe:
         amp: ``bf16`` autocast or ``no``; None means bf16 on CUDA and none on CPU.
         warm_start: file to start from, or None: safetensors of the static twin or of the model itself, or
             the checkpoint of a run of either.
+        freeze: patterns of names of parameters that stay as they start, such as ``*.vectors``.
         teacher: name of a pretrained model to learn from as well, or None.
         distillation: weight of the teacher's opinion (:class:`zoo.training.distill.Teacher`), 0 to 1; the
             labels have the rest.
@@ -81,6 +82,7 @@ class Recipe:
     seed: int = 0
     amp: str | None = None
     warm_start: str | None = None
+    freeze: tuple[str, ...] = ()
     teacher: str | None = None
     distillation: float = 0.5
     attention: float = 1.0
@@ -136,6 +138,12 @@ class Recipe:
         del settings["augmentation"]
         return settings
 
+    def learned(self) -> dict[str, Any]:
+        """Return what decides what is learned, but not the start, nor how it is computed."""
+        return {
+            name: value for name, value in self.settings().items() if name not in {"warm_start", *COMPUTED}
+        }
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Rebuild a recipe from :meth:`to_dict`.
@@ -151,8 +159,12 @@ class Recipe:
                 "go on with the version that wrote it, or train anew."
             )
         augmentation["scale"] = tuple(augmentation["scale"])
-        phases = tuple((size, epochs) for size, epochs in values["phases"])
-        return cls(**{**values, "phases": phases, "augmentation": Augmentation(**augmentation)})
+        changed = {
+            "phases": tuple((size, epochs) for size, epochs in values["phases"]),
+            "freeze": tuple(values.get("freeze", ())),
+            "augmentation": Augmentation(**augmentation),
+        }
+        return cls(**{**values, **changed})
 
 
 def parse_phases(words: Iterable[str]) -> tuple[tuple[int, int], ...]:

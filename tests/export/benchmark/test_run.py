@@ -115,8 +115,8 @@ def test_a_run_measures_every_candidate_in_the_same_rounds(workshop):
         assert result.top1 is None
         assert sum(result.lowerings.values()) == (0 if result.candidate.is_static else 2)
     assert run.environment["load_at_the_end"] is not None
-    assert run.environment["seconds"] > 0
-    assert f"The run took {run.environment['seconds']:.0f} s, exports included" in render.legend(run)
+    assert run.environment["wall_seconds"] > 0
+    assert f"The run took {run.environment['wall_seconds']:.0f} s, exports included" in render.legend(run)
     assert run.settings["rounds"] == 5
     assert len([line for line in lines if "exported" in line]) == 2
     assert len([line for line in lines if "measured batch" in line]) == 2

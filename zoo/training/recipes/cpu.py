@@ -1,4 +1,4 @@
-"""Training on two CPU cores: 102 epochs, of which the families of a backbone share the first hundred.
+"""Training on two CPU cores: 102 epochs, of which most families of a backbone share the first hundred.
 
 python -m zoo.train --recipe cpu --model mobilenetv3_small_100_kw
 python -m zoo.train --recipe cpu --model mobilenetv3_small_100_kw --resume    # goes on where it was stopped
@@ -6,15 +6,16 @@ torchrun --nproc-per-node 2 -m zoo.train --recipe cpu --model mobilenetv3_small_
 
 1. The static twin: 42 epochs in three sizes, as small images make the early epochs cheap.
 2. It goes on for 58 epochs. A family that cannot hold its kernels, as dpk, does so in its place: it takes all
-   but the kernels from it, and lets 16 images share theirs at first, so that they are made once and not for
-   every image.
+   but the kernels from it, and lets 16 images share theirs in all but the last two epochs, so that they are
+   made once and not for every image.
 3. The model ends alike with its twin: two epochs, or eight where it holds the kernels only nearly, as fgk.
 
 Half of the images are upright, because the warps blur all others and the clean ones would be news to the
 network: finished for four epochs with that share, mobilenetv3_small_100_static had 79 % of the clean test
 images, without it 71 % (docs/results.md, from one base).
 
-What to expect of mobilenetv3_small_100, in percent of the clean / augmented test images: static 86.1 / 73.6,
+What to expect of mobilenetv3_small_100 and the JPEG copy of CIFAR-10 (docs/results.md), in percent of the
+clean / augmented test images; other backbones were not trained by it: static 86.1 / 73.6,
 kw 86.3 / 73.7, dyconv 86.2 / 73.7, condconv 86.0 / 73.5, fgk 85.0 / 73.2, dpk 82.1 / 68.8. These are the
 published weights, whose runs were started one by one on an AMD EPYC (Zen 5) beside other work: the first on
 one thread in 2.7 hours, after which static had 81 % of the clean images; the second as two processes in 1.3,
