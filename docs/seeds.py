@@ -5,7 +5,8 @@ python docs/seeds.py --runs runs/static_* runs/kw_* --data ../shared/cifar10
 
 Runs of a model start from the same weights, or all from none. With the seeds of its static twin a model is
 held against that seed by seed. How far its kernels move from one image to another says how dynamic it became.
-Runs of it with frozen parameters (``--freeze``) are a model of their own.
+Runs of it with frozen parameters (``--freeze``) are a model of their own; those of the same seed that come
+before, without, are held against them.
 
 Writes NAME.json; docs/results.md shows seeds.json and trained_on.json. Needs ``pip install -e '.[train]'``.
 """
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         twin = twin_of(name), (), seed
         if twin in answers and twin[0] != name:
             kept["gain"], kept["gain_augmented"] = paired_gains(mine, answers[twin])
+        whole = name, (), seed
+        if frozen and whole in answers:
+            kept["gain_unfrozen"], kept["gain_unfrozen_augmented"] = paired_gains(answers[whole], mine)
         return {"model": name, "frozen": list(frozen), "seed": seed, **kept}
 
     compare("seeds", words, options, check_alike, row, _start, options.name)

@@ -91,6 +91,7 @@ def test_runs_with_frozen_parameters_are_told_apart(compare: Compare) -> None:
     assert [row["frozen"] for row in (static, kw, frozen)] == [[], [], ["*.vectors"]]
     for row in (kw, frozen):
         assert row["gain"][0] == pytest.approx(row["top1"] - static["top1"], abs=0.02)
+    assert frozen["gain_unfrozen"][0] == pytest.approx(kw["top1"] - frozen["top1"], abs=0.02)
 
 
 def test_the_file_has_the_name_that_is_asked_for(compare: Compare, tmp_path: Path) -> None:

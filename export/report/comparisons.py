@@ -153,8 +153,18 @@ def seeds(root: Path, name: str = "seeds") -> str:
     ]
     if moves:
         said.append("kernels move: the median from one image to another, in the layer that moves furthest")
+    said += [_over_frozen(row) for row in record["rows"] if "gain_unfrozen" in row]
     how = f"{'; '.join(said)}: `{record['command']}`"
     return f"{markdown.table(header, 'l' + 'r' * (len(header) - 1), lines)}\n\n{how}"
+
+
+def _over_frozen(row: Mapping[str, Any]) -> str:
+    """Return what a model gains over its run with frozen parameters of the same seed."""
+    gains = [
+        f"{in_points(Interval(*row[figure.replace('top1', 'gain_unfrozen')]))} {images}"
+        for images, figure in FIGURES.items()
+    ]
+    return f"`{row['model']}` over itself frozen, seed {row['seed']}: {', '.join(gains)}"
 
 
 def _seed_by_seed(rows: list[dict[str, Any]], twins: list[dict[str, Any]], figure: str) -> str:

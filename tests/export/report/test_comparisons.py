@@ -169,13 +169,18 @@ def test_single_runs_are_held_against_the_twin_image_by_image(tmp_path):
     kw = {"model": KW, "seed": 1, "top1": 70.5, "top1_augmented": 59.0, "moves": {"a": 0.03}, **gains}
     record = {"images_seen": 1000, "draws": 1, "command": "python docs/seeds.py", "from_weights": True}
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/longer.json").write_text(json.dumps(record | {"rows": [static, kw]}))
+    over = {"gain_unfrozen": [0.125, 0.0, 0.25], "gain_unfrozen_augmented": [-0.125, -0.25, 0.0]}
+    frozen = {**kw, "frozen": ["*.vectors"], "moves": {"a": 0.0}, **over}
+    (tmp_path / "docs/longer.json").write_text(json.dumps(record | {"rows": [static, kw, frozen]}))
     table, _, how = comparisons.seeds(tmp_path, "longer").rpartition("\n\n")
+    ours = ["1", "70.50 %", "+0.5 [-0.2, +1.2]", "59.00 %", "-1.0 [-2.0, +0.0]"]
     assert rows(table) == [
         [f"`{TWIN}`", "1", "70.00 %", "", "60.00 %", "", ""],
-        [f"`{KW}`", "1", "70.50 %", "+0.5 [-0.2, +1.2]", "59.00 %", "-1.0 [-2.0, +0.0]", "3.0 %"],
+        [f"`{KW}`", *ours, "3.0 %"],
+        [f"`{KW}`, `*.vectors` frozen", *ours, "0.0 %"],
     ]
     assert "brackets are 95 % intervals over test images" in how
+    assert f"`{KW}` over itself frozen, seed 1: +0.1 [+0.0, +0.2] clean, -0.1 [-0.2, +0.0] augmented" in how
 
 
 def test_swapped_shows_what_other_kernels_cost(tmp_path):
