@@ -390,7 +390,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="use torch.compile: slow to start, faster from then on where measured: kw, fgk",
+        help="use torch.compile: slow to start, then faster for some models (docs/performance.md)",
     )
     add("--threads", type=int, metavar="N", help="CPU threads of a process")
     return parser
