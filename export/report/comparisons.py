@@ -85,9 +85,12 @@ def _sizes(record: Mapping[str, Any], name: str) -> str:
     an_epoch = how["images_per_epoch"] // how["batch_size"] * how["batch_size"]
     phases = " and ".join(f"{epochs * an_epoch:,} at {size} px" for size, epochs in how["phases"])
     start = " from the static network's weights as published then" if record.get("pretrained") else ""
+    paired = any("over_static" in row for row in record["rows"])  # an early file has no pairs
+    error = 100 * (0.25 / record["test_images"]) ** 0.5
     budget = (
-        f"{record['model']}{start}, {phases}, one seed; {record['test_images']:,} test images, brackets are "
-        f"95 % intervals over them; tax: onnxruntime, one thread: `{record['command']}`. "
+        f"{record['model']}{start}, {phases}, one seed; {record['test_images']:,} test images, "
+        f"{'brackets are 95 % intervals over them' if paired else f'standard error at most {error:.1f} points'}; "
+        f"tax: onnxruntime, one thread: `{record['command']}`. "
         f"{markdown.measured(record['environment'])}"
     )
     table = markdown.table(header, "ll" + "r" * (len(header) - 2), lines)
