@@ -87,9 +87,12 @@ def _sizes(record: Mapping[str, Any], name: str) -> str:
     start = " from the static network's weights as published then" if record.get("pretrained") else ""
     paired = any("over_static" in row for row in record["rows"])  # an early file has no pairs
     error = 100 * (0.25 / record["test_images"]) ** 0.5
+    reach = (
+        "brackets are 95 % intervals over them" if paired else f"standard error at most {error:.1f} points"
+    )
     budget = (
         f"{record['model']}{start}, {phases}, one seed; {record['test_images']:,} test images, "
-        f"{'brackets are 95 % intervals over them' if paired else f'standard error at most {error:.1f} points'}; "
+        f"{reach}; "
         f"tax: onnxruntime, one thread: `{record['command']}`. "
         f"{markdown.measured(record['environment'])}"
     )
