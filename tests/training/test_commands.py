@@ -226,7 +226,7 @@ def test_one_command_trains_all_that_a_recipe_has(
 def test_a_recipe_that_was_stopped_goes_on_where_it_was(
     zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    longer = (*WHOLE, "testnet_kw", "--threads", "1")
+    longer = (*WHOLE, "testnet_kw", "--amp", "bf16", "--threads", "1")
     known = cpu.recipe("testnet_kw")
     two = tuple(dataclasses.replace(each, phases=((16, 2),)) for each in known)
     monkeypatch.setattr(cpu, "recipe", lambda model: two)
@@ -241,7 +241,9 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was(
     assert f"the run in {base} has threads 1, not 2; go on with its own" in capsys.readouterr().err
     assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
     assert f"run 1 of 3: testnet_static in {base}, 2 epochs, 1 of them done" in capsys.readouterr().out
-    assert {checkpoint.read_progress(folder).recipe.threads for folder in (base, run_dir)} == {1}
+    # The runs that followed compute as the one that was stopped.
+    found = [checkpoint.read_progress(folder).recipe for folder in (base, run_dir)]
+    assert [(recipe.amp, recipe.threads) for recipe in found] == [("bf16", 1)] * 2
     assert checkpoint.read_progress(base).finished
     assert checkpoint.read_progress(run_dir).finished
     # Once the last run is there, those before are not needed, whatever lies there.
@@ -250,21 +252,6 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was(
     assert zoo_train(*WHOLE, "testnet_kw") == 2
     assert f"{run_dir} already holds a run" in capsys.readouterr().err
     assert (base / checkpoint.FILE).read_bytes() == b"damaged"
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_runs_that_follow_compute_as_the_one_that_was_stopped(
-    zoo_train: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        stop_after_an_epoch(patched)
-        known = cpu.recipe("testnet_kw")
-        two = tuple(dataclasses.replace(each, phases=((16, 2),)) for each in known)
-        monkeypatch.setattr(cpu, "recipe", lambda model: two)
-        assert zoo_train(*WHOLE, "testnet_kw", "--amp", "bf16", "--threads", "1") == 130
-    assert zoo_train(*WHOLE, "testnet_kw", "--resume") == 0
-    last = checkpoint.read_progress(run_dir).recipe
-    assert (last.amp, last.threads) == ("bf16", 1)
 
 
 @pytest.mark.usefixtures("short_recipe")

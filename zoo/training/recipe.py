@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.training.augment import Augmentation
 
-#: Settings of how a run is computed, not of what is learned: that is the same up to rounding.
+#: Settings of how a run is computed, not of what it shall learn: that is the same up to rounding.
 COMPUTED = frozenset({"amp", "lowering", "channels_last", "compile", "threads"})
 
 
